@@ -1,0 +1,1 @@
+"""What the product does, in terms of two ports: Store and Transport."""

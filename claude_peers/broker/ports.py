@@ -1,0 +1,107 @@
+"""The two ports of the broker: where mail is kept, and how a peer is reached unasked.
+
+The docstrings state promises, not types. `tests/contract/` holds every implementation to them.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Protocol
+
+from claude_peers.core.delivery import Event
+from claude_peers.core.limits import Limits
+from claude_peers.core.models import Draft, Ledger, Message, Peer, PeerId, Process, Receipt
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mailbox:
+    """How much unread mail a peer has: messages, and bytes of text."""
+
+    unread: int = 0
+    size: int = 0
+
+
+class Store(Protocol):
+    """Durable state: peers, messages and who leads.
+
+    Every method is one transaction: it has happened, durably, when it returns, or not at all
+    when it raises `StoreError` or `FencedError`. Methods called one after the other without
+    awaiting in between take effect in that order.
+    """
+
+    async def take_office(self, leader: Process) -> int:
+        """Make `leader` the only writer and return its epoch, larger than any before.
+
+        Leases and pushed marks of earlier epochs end: their messages are queued again. From
+        here on every write of an earlier leader raises `FencedError`.
+        """
+        ...
+
+    async def peers(self) -> list[Peer]:
+        """Return every known peer, also those away and departed, in order of registration."""
+        ...
+
+    async def save_peer(self, peer: Peer) -> None:
+        """Insert or replace a peer."""
+        ...
+
+    async def forget_peers(self, ids: Iterable[PeerId]) -> None:
+        """Delete the rows of peers; their mail stays until it expires."""
+        ...
+
+    async def accept(self, draft: Draft, limits: Limits, *, now: float) -> Receipt:
+        """Append a message to its recipient's mailbox, with an id larger than any before.
+
+        The same `dedupe_key` of the same sender within 10 minutes returns the first receipt
+        again, as a duplicate.
+
+        Raises:
+            DedupeConflictError: the key was used for another body.
+            MailboxFullError: the recipient has too much unread mail.
+        """
+        ...
+
+    async def unread(self, owner: PeerId, *, after: int = 0, limit: int = 0) -> list[Message]:
+        """Return unread messages with ids above `after`, oldest first; limit 0 is all of them."""
+        ...
+
+    async def move(self, owner: PeerId, ids: Iterable[int], event: Event) -> list[int]:
+        """Apply `event` to those of `owner`'s messages for which it is legal; return their ids."""
+        ...
+
+    async def hand_out(
+        self, owner: PeerId, *, settle: tuple[Event, tuple[int, ...]], limit: int = 0
+    ) -> list[Message]:
+        """Settle an earlier hand-out, then lease and return what is queued or pushed."""
+        ...
+
+    async def expire(self, *, now: float, most: int) -> int:
+        """Let up to `most` messages whose time is over die; return how many did."""
+        ...
+
+    async def mailbox(self, owner: PeerId) -> Mailbox:
+        """Return how much unread mail `owner` has."""
+        ...
+
+    async def message(self, message_id: int) -> Message | None:
+        """Return one message."""
+        ...
+
+    async def ledger(self) -> Ledger:
+        """Return the count of messages by state, as kept in the transactions themselves."""
+        ...
+
+
+class Transport(Protocol):
+    """A way for the broker to reach peers unasked."""
+
+    def reaches(self, peer_id: PeerId) -> bool:
+        """Whether `peer_id` has a connection through this transport now."""
+        ...
+
+    def deliver(self, message: Message) -> None:
+        """Offer a freshly accepted message to its recipient; never blocks, never raises.
+
+        What cannot be written now is offered again, in order, when the recipient reads again
+        or reconnects.
+        """
+        ...

@@ -1,0 +1,1 @@
+"""Anyone's way to a broker."""

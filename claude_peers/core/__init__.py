@@ -1,0 +1,1 @@
+"""The rules: what may happen, decided without clock, network, disk or randomness."""

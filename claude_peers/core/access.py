@@ -1,0 +1,34 @@
+"""Who may act for a peer, and what class a newcomer belongs to."""
+
+from claude_peers.core.errors import NotYourPeerError
+from claude_peers.core.models import Caller, Peer, Process, Trust
+
+
+def speaks_for(caller: Caller, peer: Peer) -> bool:
+    """Whether it is *known* that the caller is this peer."""
+    if caller.token_hash is not None:
+        return caller.token_hash == peer.token_hash
+    if peer.trust is Trust.PROCESS and peer.process is not None:
+        return caller.owns(peer.process)
+    return False
+
+
+def check(caller: Caller, peer: Peer) -> None:
+    """Refuse a caller that acts for a peer that is not its own.
+
+    Raises:
+        NotYourPeerError: another process's peer, or a token that is not this peer's.
+    """
+    if peer.trust is Trust.OPEN and caller.token_hash is None:
+        return
+    if not speaks_for(caller, peer):
+        raise NotYourPeerError(peer.id)
+
+
+def trust_of(caller: Caller, process: Process | None, *, required: bool) -> Trust:
+    """Return the class of a newcomer: `required` allows the token class only."""
+    if required:
+        return Trust.TOKEN
+    if process is not None and caller.owns(process):
+        return Trust.PROCESS
+    return Trust.OPEN

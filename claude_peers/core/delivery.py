@@ -1,0 +1,60 @@
+"""The life of one message, as a table.
+
+Rules:
+    1. A message is *accepted* once it is durable; from then on it is in exactly one state.
+    2. Handing a message to anything that cannot answer is not delivery. A legacy poll *leases*;
+       a push over a proven route marks it *pushed*; neither is the end.
+    3. Only evidence ends it: its text was in a tool result that was written whole, it was
+       acknowledged, or it was answered. Evidence may arrive in any unread state, also after a
+       take-over has put the message back to *queued*.
+    4. A missing key is an illegal move; the store turns the table into its WHERE clause.
+"""
+
+from enum import StrEnum
+
+from claude_peers.core.models import State
+
+
+class Event(StrEnum):
+    """What can happen to an accepted message."""
+
+    LEASE = "lease"
+    PUSH = "push"
+    RETURN = "return"
+    SEE = "see"
+    ANSWER = "answer"
+    EXPIRE = "expire"
+
+
+TRANSITIONS: dict[tuple[State, Event], State] = {
+    (State.QUEUED, Event.LEASE): State.LEASED,
+    (State.QUEUED, Event.PUSH): State.PUSHED,
+    (State.QUEUED, Event.SEE): State.SEEN,
+    (State.QUEUED, Event.ANSWER): State.ANSWERED,
+    (State.QUEUED, Event.EXPIRE): State.DEAD,
+    (State.PUSHED, Event.LEASE): State.LEASED,
+    (State.PUSHED, Event.SEE): State.SEEN,
+    (State.PUSHED, Event.ANSWER): State.ANSWERED,
+    (State.PUSHED, Event.EXPIRE): State.DEAD,
+    (State.LEASED, Event.RETURN): State.QUEUED,
+    (State.LEASED, Event.SEE): State.SEEN,
+    (State.LEASED, Event.ANSWER): State.ANSWERED,
+    (State.LEASED, Event.EXPIRE): State.DEAD,
+    (State.HELD, Event.SEE): State.SEEN,
+    (State.HELD, Event.ANSWER): State.ANSWERED,
+    (State.HELD, Event.EXPIRE): State.DEAD,
+    (State.SEEN, Event.ANSWER): State.ANSWERED,
+}
+
+DIRECT_TTL = 24 * 3600.0
+"""Seconds a message to one peer is kept unread."""
+
+
+def sources(event: Event) -> tuple[State, ...]:
+    """Return the states from which `event` is legal."""
+    return tuple(state for (state, what) in TRANSITIONS if what is event)
+
+
+def target(event: Event) -> State:
+    """Return the state `event` leads to; each event has exactly one."""
+    return next(to for (_, what), to in TRANSITIONS.items() if what is event)

@@ -1,0 +1,180 @@
+"""Every expected failure: a stable code, an HTTP status, what happened and what to do about it."""
+
+from typing import ClassVar
+
+
+class ClaudePeersError(Exception):
+    """Base of all expected failures.
+
+    Attributes:
+        code: stable, for machines.
+        http_status: what the gateway answers with.
+        fact: one short sentence without its full stop, kept for clients that print it verbatim.
+        remedy: the next thing to do, a full sentence.
+        retry_after: seconds after which the same request may succeed, or None.
+    """
+
+    code: ClassVar[str] = "error"
+    http_status: ClassVar[int] = 400
+
+    def __init__(self, fact: str, remedy: str, *, retry_after: float | None = None) -> None:
+        super().__init__(f"{fact}. {remedy}")
+        self.fact = fact
+        self.remedy = remedy
+        self.retry_after = retry_after
+
+
+class BadRequestError(ClaudePeersError):
+    """The request's body or arguments are not what the operation takes."""
+
+    code = "bad_request"
+
+    def __init__(self, fact: str, remedy: str = "Correct the request and send it again.") -> None:
+        super().__init__(fact, remedy)
+
+
+class SettingsError(ClaudePeersError):
+    """An environment variable holds a value that cannot be used."""
+
+    code = "bad_setting"
+
+    def __init__(self, variable: str, value: str, remedy: str) -> None:
+        super().__init__(f"{variable}={value!r} cannot be used", remedy)
+        self.variable = variable
+
+
+class PeerNotFoundError(ClaudePeersError):
+    """Nobody is registered under this id, name or path."""
+
+    code = "peer_not_found"
+    http_status = 404
+
+    def __init__(self, target: str) -> None:
+        super().__init__(f"Peer {target} not found", "Call list_peers for current ids and names.")
+        self.target = target
+
+
+class AmbiguousPeerError(ClaudePeersError):
+    """Several peers answer to this target, so nothing was sent."""
+
+    code = "peer_ambiguous"
+    http_status = 409
+
+    def __init__(self, target: str, candidates: tuple[str, ...]) -> None:
+        super().__init__(
+            f"{target} could be any of {', '.join(candidates)}",
+            "Nothing was sent; name one of them by id.",
+        )
+        self.candidates = candidates
+
+
+class NotYourPeerError(ClaudePeersError):
+    """The caller is not the process, or does not hold the token, that this id belongs to."""
+
+    code = "not_your_peer"
+    http_status = 401
+
+    def __init__(self, peer_id: str) -> None:
+        super().__init__(
+            f"Peer {peer_id} belongs to another process",
+            "Use your own id, or send the token that /register returned for this one.",
+        )
+
+
+class SecretRequiredError(ClaudePeersError):
+    """The request needs proof that the caller knows this user's secret."""
+
+    code = "secret_required"
+    http_status = 401
+
+    def __init__(self) -> None:
+        super().__init__(
+            "This request needs proof of the user's secret",
+            "Use the claude-peers command line of the same user.",
+        )
+
+
+class TextTooLongError(ClaudePeersError):
+    """A message's text is over the limit."""
+
+    code = "text_too_long"
+    http_status = 413
+
+    def __init__(self, size: int, limit: int) -> None:
+        super().__init__(
+            f"The text has {size} bytes, the limit is {limit}",
+            "Put the long part in a file and send its path.",
+        )
+
+
+class MailboxFullError(ClaudePeersError):
+    """The recipient has too much unread mail."""
+
+    code = "mailbox_full"
+    http_status = 429
+
+    def __init__(self, peer_id: str, unread: int) -> None:
+        super().__init__(
+            f"The mailbox of {peer_id} is full ({unread} unread)",
+            "Wait until that peer has called check_messages.",
+            retry_after=30.0,
+        )
+
+
+class RateLimitedError(ClaudePeersError):
+    """The sender has sent too many messages in a minute."""
+
+    code = "rate_limited"
+    http_status = 429
+
+    def __init__(self, limit: int, wait: float) -> None:
+        super().__init__(
+            f"You are sending more than {limit} messages a minute",
+            f"Wait {wait:.1f} s, and put several things into one message.",
+            retry_after=wait,
+        )
+
+
+class DedupeConflictError(ClaudePeersError):
+    """The same dedupe key came with another body."""
+
+    code = "dedupe_conflict"
+    http_status = 409
+
+    def __init__(self, key: str) -> None:
+        super().__init__(
+            f"The dedupe key {key} was used for another message",
+            "Use a new key for each new message.",
+        )
+
+
+class StoreError(ClaudePeersError):
+    """The database refused: full, locked, read-only or damaged."""
+
+    code = "store_failed"
+    http_status = 503
+
+
+class FencedError(ClaudePeersError):
+    """Another process leads by now: this one must not write any more."""
+
+    code = "not_leader"
+    http_status = 503
+
+    def __init__(self) -> None:
+        super().__init__(
+            "This broker has been succeeded by another",
+            "Try again: the new one is on the same port.",
+            retry_after=0.1,
+        )
+
+
+class NoBrokerError(ClaudePeersError):
+    """There is no broker to talk to, or none that can be trusted."""
+
+    code = "no_broker"
+    http_status = 503
+
+
+class IllegalTransitionError(Exception):
+    """A state machine was driven along an edge it does not have: a bug, never caught."""

@@ -1,0 +1,67 @@
+"""Who a peer is: ids, names, and the keys by which a successor is known.
+
+A mailbox outlives the process that reads it. The next process may adopt it when it shows one of
+the mailbox's keys, knows the user's secret, and nobody alive holds the mailbox:
+
+    live     the agent's own process (boot, pid namespace, pid, start time): a server that is
+             started again within one running agent. Only for an agent recognised as Claude Code.
+    resume   the agent's session id: the same conversation in a new process.
+    launch   parent process, directory and client name: what a script starts again.
+
+Keys are hashed, so that a database or a log tells nothing about sessions.
+"""
+
+import hashlib
+import re
+import string
+from collections.abc import Callable, Collection, Iterable
+
+from claude_peers.core.models import Peer, PeerId, Presence
+
+ALPHABET = string.ascii_lowercase + string.digits
+ID_LENGTH = 8  # as upstream: claude-peers-mcp broker.ts:131
+NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+_UNNAMED = re.compile(r"[^a-z0-9._-]+")
+
+
+def mint(draw: Callable[[int], int], taken: Collection[str] = ()) -> PeerId:
+    """Return a new id; `draw(n)` is a random number below n."""
+    while True:
+        made = "".join(ALPHABET[draw(len(ALPHABET))] for _ in range(ID_LENGTH))
+        if made not in taken:
+            return PeerId(made)
+
+
+def is_name(text: str) -> bool:
+    """Whether `text` may be a peer's name."""
+    return NAME.fullmatch(text) is not None
+
+
+def as_name(text: str) -> str:
+    """Return `text` as a name, or "peer" if nothing of it can be used."""
+    return _UNNAMED.sub("-", text.lower()).strip("-._")[:64].strip("-._") or "peer"
+
+
+def free_name(wanted: str, taken: Collection[str]) -> str:
+    """Return `wanted`, or with the first suffix from -2 on that nobody has."""
+    if wanted not in taken:
+        return wanted
+    count = 2
+    while (name := f"{wanted[: 63 - len(str(count))]}-{count}") in taken:
+        count += 1
+    return name
+
+
+def key(kind: str, *parts: str) -> str:
+    """Return a hashed identity key, for instance `resume:3f…`."""
+    digest = hashlib.sha256("\x1f".join(parts).encode()).hexdigest()
+    return f"{kind}:{digest[:32]}"
+
+
+def predecessor(keys: Iterable[str], peers: Collection[Peer]) -> Peer | None:
+    """Return the peer whose mailbox a newcomer with `keys` adopts, strongest key first."""
+    for wanted in keys:
+        for peer in peers:
+            if peer.presence is Presence.AWAY and wanted in peer.keys:
+                return peer
+    return None

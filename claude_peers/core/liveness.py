@@ -1,0 +1,44 @@
+"""Which peers are gone, given what is known about processes and signs of life."""
+
+from collections.abc import Callable, Iterable
+
+from claude_peers.core.models import Peer, PeerId, Presence, Process
+
+SILENCE = 60.0
+"""Seconds without a sign of life after which a peer without a known process is gone."""
+FORGET = 7 * 24 * 3600.0
+"""Seconds after which the row of a peer that is away or departed is forgotten."""
+
+
+def gone(
+    peers: Iterable[Peer],
+    *,
+    boot: str,
+    alive: Callable[[Process], bool],
+    linked: Callable[[PeerId], bool],
+    silent_for: Callable[[PeerId], float],
+) -> list[Peer]:
+    """Return the present peers that are present no longer.
+
+    Args:
+        peers: whom to judge.
+        boot: this machine's boot id; a process of an earlier boot is dead whatever its pid.
+        alive: whether a process of this machine still runs (another user's counts as running).
+        linked: whether a peer has a live connection, which is proof enough.
+        silent_for: seconds since a peer's last sign of life.
+    """
+    lost = []
+    for peer in peers:
+        if peer.presence is not Presence.PRESENT or linked(peer.id):
+            continue
+        if peer.process is None:
+            if silent_for(peer.id) > SILENCE:
+                lost.append(peer)
+        elif peer.boot != boot or not alive(peer.process):
+            lost.append(peer)
+    return lost
+
+
+def presence_after(peer: Peer) -> Presence:
+    """Return what a lost peer becomes: away if a successor can be known, else departed."""
+    return Presence.AWAY if peer.keys else Presence.DEPARTED

@@ -1,0 +1,166 @@
+"""The records everything is about: peers, messages, and who is calling."""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import NewType, Protocol
+
+PeerId = NewType("PeerId", str)
+
+
+class Trust(StrEnum):
+    """How sure the broker is that a caller speaks for a peer."""
+
+    TOKEN = "token"  # noqa: S105 - the class is named so; it is no credential
+    """Bound to the token of its registration at the token's first use, for good."""
+    PROCESS = "process"
+    """The registered process owns the registering socket; only its sockets act for it."""
+    OPEN = "open"
+    """No process known, or another's: any caller of the same user on this machine."""
+
+
+class Presence(StrEnum):
+    """Whether a peer can be reached, and whether it can come back."""
+
+    PRESENT = "present"
+    AWAY = "away"
+    """Its process is gone, its mailbox waits for a successor with the same identity."""
+    DEPARTED = "departed"
+    """Gone for good: not addressable, its unread mail stays until it expires."""
+
+
+class State(StrEnum):
+    """Where one message is in its life; `docs/delivery.md` draws the table."""
+
+    QUEUED = "queued"
+    LEASED = "leased"
+    PUSHED = "pushed"
+    HELD = "held"
+    SEEN = "seen"
+    ANSWERED = "answered"
+    DEAD = "dead"
+
+
+UNREAD = (State.QUEUED, State.LEASED, State.PUSHED, State.HELD)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Process:
+    """One process for good: a pid alone names a different process after a while.
+
+    Attributes:
+        pid: the process id on its machine.
+        started: its start time as the machine tells it (opaque; equal means the same process).
+    """
+
+    pid: int
+    started: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Peer:
+    """A registered participant; usually one agent session.
+
+    Attributes:
+        keys: hashed identity keys, strongest first; a successor with one of them may adopt
+            the mailbox (see `core.identity`).
+        boot: the machine's boot id, so that a pid of before the last reboot is known as dead.
+        registered_at, last_seen: ISO 8601, UTC, milliseconds, as upstream sends them.
+    """
+
+    id: PeerId
+    name: str
+    process: Process | None = None
+    pid: int | None = None
+    boot: str = ""
+    host: str = ""
+    cwd: str = ""
+    git_root: str | None = None
+    repo: str | None = None
+    tty: str | None = None
+    summary: str = ""
+    client: str = ""
+    route: str = ""
+    trust: Trust = Trust.OPEN
+    presence: Presence = Presence.PRESENT
+    token_hash: str | None = None
+    keys: tuple[str, ...] = ()
+    registered_at: str = ""
+    last_seen: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Draft:
+    """A message before the store has accepted it.
+
+    Attributes:
+        verified: the broker knows that the caller is `from_id`.
+        expires_at: seconds since the epoch, after which it is dead.
+    """
+
+    from_id: str
+    to_id: PeerId
+    text: str
+    sent_at: str
+    expires_at: float
+    verified: bool = False
+    reply_to: int | None = None
+    dedupe_key: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Message:
+    """An accepted message.
+
+    Attributes:
+        id: ascending in the order of acceptance, never reused.
+        uid: unique in the world; what receivers deduplicate by.
+        deliveries: how often it was handed out or pushed before now.
+    """
+
+    id: int
+    uid: str
+    from_id: str
+    to_id: PeerId
+    text: str
+    sent_at: str
+    state: State = State.QUEUED
+    verified: bool = False
+    reply_to: int | None = None
+    deliveries: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Receipt:
+    """The store's word that a message is durable."""
+
+    message: Message
+    duplicate: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ledger:
+    """How many messages there are in each state; `balanced` must always hold."""
+
+    accepted: int
+    purged: int
+    states: dict[State, int] = field(default_factory=dict)
+
+    @property
+    def balanced(self) -> bool:
+        """Whether every accepted message is accounted for."""
+        return self.accepted == sum(self.states.values()) + self.purged
+
+
+class Caller(Protocol):
+    """Who is making a request, as far as the broker can tell."""
+
+    @property
+    def token_hash(self) -> str | None:
+        """SHA-256 of the presented bearer token, hexadecimal, or None."""
+
+    @property
+    def knows_secret(self) -> bool:
+        """Whether it has proved that it knows this user's secret."""
+
+    def owns(self, process: Process) -> bool:
+        """Whether `process` owns the calling socket; False where the system cannot tell."""

@@ -1,0 +1,1 @@
+"""Facts about this machine: processes, sockets, files and repositories."""

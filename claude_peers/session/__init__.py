@@ -1,0 +1,1 @@
+"""The MCP face: one agent at one end of a pipe."""

@@ -1,0 +1,1 @@
+"""How a broker reaches a peer unasked: implementations of the Transport port."""

@@ -1,0 +1,1 @@
+"""What travels: bodies, frames and the oddities of other implementations."""

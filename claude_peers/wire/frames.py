@@ -1,0 +1,49 @@
+r"""Frames of the live connection: one JSON object a line, both ways, after an HTTP upgrade.
+
+    client   GET /live, Upgrade: claude-peers/1, a nonce
+    broker   101, proof and challenge
+    client   {"id":1,"op":"/register","body":{…}}     the first request, always
+    broker   {"re":1,"status":200,"body":{…}}
+    broker   {"message":{…},"from":{…}}               a push, in the order of acceptance
+    broker   {"ping":EPOCH} · {"standby":true}
+
+Requests may be sent without awaiting answers; the broker takes them in order.
+"""
+
+from typing import Any, Final
+
+from claude_peers.wire.codec import dumps
+
+LIVE_PATH: Final = "/live"
+PROTOCOL: Final = "claude-peers/1"
+MOST: Final = 2 * 1024 * 1024
+"""Bytes of one frame: a body of the largest size, its escapes and the envelope."""
+PING_EVERY: Final = 2.0
+"""Seconds between two pings of a broker."""
+SILENCE: Final = 6.0
+"""Seconds without any frame after which a client looks whether its broker is stopped."""
+
+
+def request(number: int, operation: str, body: dict[str, Any]) -> bytes:
+    """Return a client's request."""
+    return dumps({"id": number, "op": operation, "body": body}) + b"\n"
+
+
+def answer(number: int, status: int, body: Any) -> bytes:
+    """Return a broker's answer to request `number`."""
+    return dumps({"re": number, "status": status, "body": body}) + b"\n"
+
+
+def push(message: dict[str, Any], sender: dict[str, Any] | None) -> bytes:
+    """Return a push; `sender` is the sending peer as far as it is known."""
+    return dumps({"message": message, "from": sender}) + b"\n"
+
+
+def ping(epoch: int) -> bytes:
+    """Return a sign of life."""
+    return b'{"ping":%d}\n' % epoch
+
+
+def standby() -> bytes:
+    """Return the word that makes a client the standby."""
+    return b'{"standby":true}\n'
