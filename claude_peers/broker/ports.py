@@ -3,7 +3,7 @@
 The docstrings state promises, not types. `tests/contract/` holds every implementation to them.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -20,6 +20,23 @@ class Mailbox:
     size: int = 0
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claim:
+    """What to hand out, and what became of the hand-out before.
+
+    Attributes:
+        seen: messages of the earlier hand-out that arrived.
+        returned: messages of the earlier hand-out that did not.
+        exclude: messages not to hand out now.
+        limit: how many at most; 0 is all.
+    """
+
+    seen: tuple[int, ...] = ()
+    returned: tuple[int, ...] = ()
+    exclude: tuple[int, ...] = ()
+    limit: int = 0
+
+
 class Store(Protocol):
     """Durable state: peers, messages and who leads.
 
@@ -31,8 +48,8 @@ class Store(Protocol):
     async def take_office(self, leader: Process) -> int:
         """Make `leader` the only writer and return its epoch, larger than any before.
 
-        Leases and pushed marks of earlier epochs end: their messages are queued again. From
-        here on every write of an earlier leader raises `FencedError`.
+        Leases of earlier epochs end: their messages are queued again. From here on every write
+        of an earlier leader raises `FencedError`.
         """
         ...
 
@@ -61,21 +78,24 @@ class Store(Protocol):
         ...
 
     async def unread(self, owner: PeerId, *, after: int = 0, limit: int = 0) -> list[Message]:
-        """Return unread messages with ids above `after`, oldest first; limit 0 is all of them."""
+        """Return queued and pushed messages above `after`, oldest first; limit 0 is all."""
         ...
 
-    async def move(self, owner: PeerId, ids: Iterable[int], event: Event) -> list[int]:
+    async def move(
+        self, owner: PeerId, ids: Iterable[int], event: Event, *, now: float
+    ) -> list[int]:
         """Apply `event` to those of `owner`'s messages for which it is legal; return their ids."""
         ...
 
-    async def hand_out(
-        self, owner: PeerId, *, settle: tuple[Event, tuple[int, ...]], limit: int = 0
-    ) -> list[Message]:
+    async def hand_out(self, owner: PeerId, claim: Claim, *, now: float) -> list[Message]:
         """Settle an earlier hand-out, then lease and return what is queued or pushed."""
         ...
 
-    async def expire(self, *, now: float, most: int) -> int:
-        """Let up to `most` messages whose time is over die; return how many did."""
+    async def tidy(self, *, now: float, most: int) -> int:
+        """Let messages whose time is over die and forget long finished ones.
+
+        At most `most` rows are touched; returns how many were, so that a caller goes on until 0.
+        """
         ...
 
     async def mailbox(self, owner: PeerId) -> Mailbox:
@@ -89,6 +109,35 @@ class Store(Protocol):
     async def ledger(self) -> Ledger:
         """Return the count of messages by state, as kept in the transactions themselves."""
         ...
+
+
+class Clock(Protocol):
+    """What time it is."""
+
+    def wall(self) -> float:
+        """Return seconds since the epoch; may step."""
+        ...
+
+    def monotonic(self) -> float:
+        """Return seconds since some moment; never steps."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Here:
+    """What the broker knows about its machine.
+
+    Attributes:
+        host: the machine's name.
+        boot: its boot id.
+        identify: the running process of a pid, or None.
+        alive: whether a process still runs; one of another user counts as running.
+    """
+
+    host: str
+    boot: str
+    identify: Callable[[int], Process | None]
+    alive: Callable[[Process], bool]
 
 
 class Transport(Protocol):

@@ -9,6 +9,7 @@ class ClaudePeersError(Exception):
     Attributes:
         code: stable, for machines.
         http_status: what the gateway answers with.
+        business: a refusal that upstream's clients expect as 200 with `"ok": false`.
         fact: one short sentence without its full stop, kept for clients that print it verbatim.
         remedy: the next thing to do, a full sentence.
         retry_after: seconds after which the same request may succeed, or None.
@@ -16,6 +17,7 @@ class ClaudePeersError(Exception):
 
     code: ClassVar[str] = "error"
     http_status: ClassVar[int] = 400
+    business: ClassVar[bool] = False
 
     def __init__(self, fact: str, remedy: str, *, retry_after: float | None = None) -> None:
         super().__init__(f"{fact}. {remedy}")
@@ -48,6 +50,7 @@ class PeerNotFoundError(ClaudePeersError):
 
     code = "peer_not_found"
     http_status = 404
+    business = True
 
     def __init__(self, target: str) -> None:
         super().__init__(f"Peer {target} not found", "Call list_peers for current ids and names.")
@@ -59,6 +62,7 @@ class AmbiguousPeerError(ClaudePeersError):
 
     code = "peer_ambiguous"
     http_status = 409
+    business = True
 
     def __init__(self, target: str, candidates: tuple[str, ...]) -> None:
         super().__init__(
@@ -99,6 +103,7 @@ class TextTooLongError(ClaudePeersError):
 
     code = "text_too_long"
     http_status = 413
+    business = True
 
     def __init__(self, size: int, limit: int) -> None:
         super().__init__(
@@ -112,6 +117,7 @@ class MailboxFullError(ClaudePeersError):
 
     code = "mailbox_full"
     http_status = 429
+    business = True
 
     def __init__(self, peer_id: str, unread: int) -> None:
         super().__init__(
@@ -126,6 +132,7 @@ class RateLimitedError(ClaudePeersError):
 
     code = "rate_limited"
     http_status = 429
+    business = True
 
     def __init__(self, limit: int, wait: float) -> None:
         super().__init__(
@@ -140,6 +147,7 @@ class DedupeConflictError(ClaudePeersError):
 
     code = "dedupe_conflict"
     http_status = 409
+    business = True
 
     def __init__(self, key: str) -> None:
         super().__init__(

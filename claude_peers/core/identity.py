@@ -54,7 +54,7 @@ def free_name(wanted: str, taken: Collection[str]) -> str:
 
 def key(kind: str, *parts: str) -> str:
     """Return a hashed identity key, for instance `resume:3f…`."""
-    digest = hashlib.sha256("\x1f".join(parts).encode()).hexdigest()
+    digest = hashlib.sha256("\x1f".join(parts).encode("utf-8", "surrogatepass")).hexdigest()
     return f"{kind}:{digest[:32]}"
 
 

@@ -53,6 +53,8 @@ def spend(bucket: Bucket | None, limits: Limits, *, now: float) -> Bucket:
     Raises:
         RateLimitedError: the allowance is used up; the bucket stays as it is.
     """
+    if not limits.per_minute:
+        return Bucket(float(limits.burst), now)
     rate = limits.per_minute / 60.0
     held = bucket or Bucket(float(limits.burst), now)
     tokens = min(float(limits.burst), held.tokens + (now - held.at) * rate)

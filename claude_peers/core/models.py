@@ -158,9 +158,22 @@ class Caller(Protocol):
     def token_hash(self) -> str | None:
         """SHA-256 of the presented bearer token, hexadecimal, or None."""
 
+        ...
+
     @property
     def knows_secret(self) -> bool:
         """Whether it has proved that it knows this user's secret."""
+        ...
+
+    @property
+    def source(self) -> str:
+        """What its rate is counted by, as far down as the system tells: user, process, socket."""
+        ...
 
     def owns(self, process: Process) -> bool:
         """Whether `process` owns the calling socket; False where the system cannot tell."""
+        ...
+
+    def proves(self, answer: str) -> bool:
+        """Whether `answer` is the right one to the connection's challenge."""
+        ...

@@ -14,9 +14,9 @@ _TAGS = (
 _OPENING = re.compile(rf"<(?=[\s/\\]*(?:{_TAGS})\b)", re.IGNORECASE)
 _UNSEEN = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f"  # controls, except tab and newline
-    "\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff\u061c\u180e\u00ad"  # zero width, bidirectional
+    "\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufeff\u061c\u180e\u00ad"  # zero width, bidirectional
     "\ud800-\udfff"  # lone surrogates
-    "\U000e0000-\U000e007f]"  # tag characters
+    "\U000e0000-\U000e01ef]"  # tag characters, variation selectors that spell bytes
 )
 _BREAKS = re.compile(r"[\s\u2028\u2029]+")
 _NARROW = {wide: wide - 0xFEE0 for wide in range(0xFF01, 0xFF5F)} | {0xFE64: 0x3C, 0x3000: 0x20}

@@ -1,1 +1,12 @@
-"""What an agent may call."""
+"""What an agent may call: this tuple is the tool list."""
+
+from claude_peers.tools import messages, peers
+from claude_peers.tools.registry import Tool
+
+TOOLS: tuple[Tool, ...] = (
+    peers.list_peers,
+    messages.send_message,
+    messages.check_messages,
+    peers.set_summary,
+    peers.whoami,
+)

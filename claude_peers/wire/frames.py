@@ -5,6 +5,7 @@ r"""Frames of the live connection: one JSON object a line, both ways, after an H
     client   {"id":1,"op":"/register","body":{…}}     the first request, always
     broker   {"re":1,"status":200,"body":{…}}
     broker   {"message":{…},"from":{…}}               a push, in the order of acceptance
+    broker   {"leader":{"pid":…,"started":…},"epoch":EPOCH}    who leads, after the first request
     broker   {"ping":EPOCH} · {"standby":true}
 
 Requests may be sent without awaiting answers; the broker takes them in order.
@@ -12,7 +13,9 @@ Requests may be sent without awaiting answers; the broker takes them in order.
 
 from typing import Any, Final
 
-from claude_peers.wire.codec import dumps
+from claude_peers.core.errors import BadRequestError
+from claude_peers.core.models import Process
+from claude_peers.wire.codec import dumps, load_object
 
 LIVE_PATH: Final = "/live"
 PROTOCOL: Final = "claude-peers/1"
@@ -27,6 +30,26 @@ SILENCE: Final = 6.0
 def request(number: int, operation: str, body: dict[str, Any]) -> bytes:
     """Return a client's request."""
     return dumps({"id": number, "op": operation, "body": body}) + b"\n"
+
+
+def parse_request(line: bytes) -> tuple[int, str, dict[str, Any]]:
+    """Return number, operation and body of a client's request.
+
+    Raises:
+        BadRequestError: it is none.
+    """
+    frame = load_object(line)
+    match frame.get("id"), frame.get("op"), frame.get("body", {}):
+        case int(number), str(operation), dict(body):
+            return number, operation, body
+        case _:
+            raise BadRequestError("The frame is not {id, op, body}")
+
+
+def leader(process: Process, epoch: int) -> bytes:
+    """Return who leads, so that a follower can tell a stopped leader from a dead one."""
+    told = {"pid": process.pid, "started": process.started}
+    return dumps({"leader": told, "epoch": epoch}) + b"\n"
 
 
 def answer(number: int, status: int, body: Any) -> bytes:

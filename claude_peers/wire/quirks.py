@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 
-def scalar_as_text(value: float) -> str:
+def scalar_as_text(value: Any) -> str:
     """Return a JSON scalar as upstream's database stored it where text was wanted.
 
     claude-peers-mcp broker.ts binds the raw value, SQLite's TEXT affinity does the rest: true is

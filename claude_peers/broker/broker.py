@@ -1,0 +1,286 @@
+"""The use cases: what the product does, in terms of a store and a transport."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import Any
+
+from claude_peers.broker import registration
+from claude_peers.broker.leases import ACK_WITHIN, Handout, Leases
+from claude_peers.broker.ports import Claim, Clock, Here, Store, Transport
+from claude_peers.broker.roster import Roster
+from claude_peers.core import access, discovery, liveness
+from claude_peers.core.delivery import DIRECT_TTL, Event
+from claude_peers.core.limits import SENDERS, SUMMARY, Bucket, Limits, check_text, spend
+from claude_peers.core.models import (
+    Caller,
+    Draft,
+    Message,
+    Peer,
+    PeerId,
+    Presence,
+    Process,
+    Receipt,
+)
+from claude_peers.wire.records import (
+    ListPeersRequest,
+    PollRequest,
+    RegisterRequest,
+    SendMessageRequest,
+)
+
+log = logging.getLogger(__name__)
+
+PROBED = 100
+"""Peers without a live connection whose processes are looked at for each list."""
+DYING = 0.5
+"""Seconds after the end of a connection at which a second look is taken at its peer."""
+SLICE = 500
+"""Rows a purge touches in one transaction."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """What the user decided about this broker."""
+
+    limits: Limits = field(default_factory=Limits)
+    require_token: bool = False
+
+
+class Broker:
+    """Stores and routes for everybody who may.
+
+    Args:
+        store: where peers and mail are kept.
+        transport: how peers are reached unasked.
+        clock: what time it is.
+        here: facts about this machine.
+        options: limits and the like.
+    """
+
+    def __init__(
+        self, store: Store, transport: Transport, *, clock: Clock, here: Here, options: Options
+    ) -> None:
+        self.store = store
+        self.transport = transport
+        self.roster = Roster(store)
+        self.epoch = 0
+        self.step_down: Callable[[float], None] = lambda _hold: None
+        self._clock = clock
+        self._here = here
+        self._options = options
+        self._leases = Leases()
+        self._spent: dict[str, Bucket] = {}
+        self._background: set[asyncio.Task[Any]] = set()
+
+    async def open(self, leader: Process) -> int:
+        """Take office and read the roster; return the epoch."""
+        self.epoch = await self.store.take_office(leader)
+        await self.roster.load(now=self._clock.monotonic())
+        return self.epoch
+
+    # Peers
+
+    async def register(self, caller: Caller, request: RegisterRequest) -> registration.Registration:
+        """Let a peer in, or in again."""
+        joined = registration.register(
+            self.roster,
+            caller,
+            request,
+            here=self._here,
+            at=self._at(),
+            required=self._options.require_token,
+        )
+        if joined.replaced is not None:
+            await self._leave(joined.replaced, Presence.DEPARTED)
+        if joined.changed:
+            await self.roster.put(joined.peer)
+        self.heartbeat(joined.peer.id)
+        return joined
+
+    async def unregister(self, caller: Caller, peer_id: str) -> None:
+        """Let a peer go; its mail stays, and waits for a successor if one can be known."""
+        if peer := self._mine(caller, peer_id):
+            await self._leave(peer, liveness.presence_after(peer))
+
+    def heartbeat(self, peer_id: str) -> None:
+        """Take a sign of life."""
+        self.roster.alive(PeerId(peer_id), now=self._clock.monotonic(), at=self._at())
+
+    async def set_summary(self, caller: Caller, peer_id: str, summary: str) -> None:
+        """Change what a peer says about itself."""
+        if peer := self._mine(caller, peer_id):
+            await self.roster.put(replace(peer, summary=summary[:SUMMARY]))
+
+    async def list_peers(self, request: ListPeersRequest) -> list[Peer]:
+        """Return the present peers of a scope, those with a live connection as just seen."""
+        unlinked = [p for p in self.roster.present() if not self.transport.reaches(p.id)]
+        if len(unlinked) <= PROBED:
+            await self.sweep()
+        found = discovery.visible(
+            self.roster.present(),
+            request.scope,
+            cwd=request.cwd,
+            root=request.git_root,
+            repo=request.repo,
+        )
+        at = self._at()
+        return [
+            replace(peer, last_seen=at) if self.transport.reaches(peer.id) else peer
+            for peer in found
+            if peer.id != request.exclude_id
+        ]
+
+    # Mail
+
+    async def send(self, caller: Caller, request: SendMessageRequest) -> tuple[Receipt, Peer]:
+        """Store a message for one peer, then offer it; return the receipt and the recipient."""
+        sender = self._mine(caller, request.from_id)
+        verified = sender is not None and access.speaks_for(caller, sender)
+        self._spend(request.from_id if verified else caller.source)
+        recipient = discovery.resolve(request.to_id, list(self.roster), host=self._here.host)
+        check_text(request.text)
+        draft = Draft(
+            from_id=request.from_id,
+            to_id=recipient.id,
+            text=request.text,
+            sent_at=self._at(),
+            expires_at=self._clock.wall() + DIRECT_TTL,
+            verified=verified,
+            reply_to=request.reply_to,
+            dedupe_key=request.dedupe_key,
+        )
+        receipt = await self.store.accept(draft, self._options.limits, now=self._clock.wall())
+        if not receipt.duplicate:
+            self.transport.deliver(receipt.message)
+        return receipt, recipient
+
+    async def poll(self, caller: Caller, request: PollRequest) -> tuple[list[Message], Handout]:
+        """Hand out unread mail; what becomes of it is settled later (see `broker.leases`)."""
+        owner = PeerId(request.id)
+        self._mine(caller, owner)
+        self.heartbeat(owner)
+        claim = Claim(
+            seen=() if request.ack_supported else self._leases.arrived(owner),
+            exclude=request.exclude,
+            limit=request.limit,
+        )
+        messages = await self.store.hand_out(owner, claim, now=self._clock.wall())
+        deadline = self._clock.monotonic() + ACK_WITHIN if request.ack_supported else None
+        ids = [message.id for message in messages]
+        return messages, self._leases.begin(owner, ids, deadline=deadline)
+
+    def handed_over(self, handout: Handout, *, whole: bool) -> None:
+        """Learn whether a poll's answer was written; a broken one gives its messages back."""
+        handout.written = whole
+        if not whole:
+            self._give_back(handout.owner, self._leases.drop(handout))
+
+    async def peek(self, caller: Caller, peer_id: str) -> list[Message]:
+        """Return unread mail without any effect on it."""
+        self._mine(caller, peer_id)
+        return await self.store.unread(PeerId(peer_id))
+
+    async def settle(
+        self, caller: Caller, peer_id: str, ids: tuple[int, ...], event: Event
+    ) -> list[int]:
+        """Apply evidence (SEE), a pushed mark (PUSH) or a return to messages of one mailbox."""
+        owner = PeerId(peer_id)
+        self._mine(caller, owner)
+        self._leases.acknowledge(owner, ids)
+        return await self.store.move(owner, ids, event, now=self._clock.wall())
+
+    async def owners(self, ids: tuple[int, ...]) -> dict[PeerId, tuple[int, ...]]:
+        """Return whose mailboxes messages are in, for acknowledgements that do not say."""
+        found: dict[PeerId, tuple[int, ...]] = {}
+        for number in ids:
+            if message := await self.store.message(number):
+                found[message.to_id] = (*found.get(message.to_id, ()), number)
+        return found
+
+    # Connections and time
+
+    def connection_ended(self, peer_id: PeerId) -> None:
+        """Give back what a live connection had in hand, and see whether its peer lives."""
+        self._give_back(peer_id, self._leases.drop_all(peer_id))
+        self.in_background(self.sweep())
+        # A process that dies closes its sockets first and is gone a moment later.
+        loop = asyncio.get_running_loop()
+        loop.call_later(DYING, lambda: self.in_background(self.sweep()))
+
+    async def sweep(self) -> None:
+        """Let go of peers that are gone; give back what they had in hand."""
+        lost = liveness.gone(
+            self.roster,
+            boot=self._here.boot,
+            alive=self._here.alive,
+            linked=self.transport.reaches,
+            silent_for=lambda peer_id: self.roster.silent_for(peer_id, now=self._clock.monotonic()),
+        )
+        for peer in lost:
+            log.info("peer %s is gone", peer.id)
+            self._give_back(peer.id, self._leases.drop_all(peer.id))
+            await self._leave(peer, liveness.presence_after(peer))
+
+    async def tidy(self) -> None:
+        """Settle what is overdue: leases, messages past their time, forgotten peers."""
+        for handout in self._leases.overdue(now=self._clock.monotonic()):
+            self._give_back(handout.owner, self._leases.drop(handout))
+        touched = SLICE
+        while touched == SLICE:
+            touched = await self.store.tidy(now=self._clock.wall(), most=SLICE)
+        oldest = _iso(self._clock.wall() - liveness.FORGET)
+        old = [
+            peer
+            for peer in self.roster
+            if peer.presence is not Presence.PRESENT and peer.last_seen < oldest
+        ]
+        if old:
+            await self.roster.forget(old)
+
+    def in_background(self, work: Coroutine[Any, Any, Any]) -> None:
+        """Run something nobody waits for; a failure is logged."""
+        task = asyncio.ensure_future(work)
+        self._background.add(task)
+        task.add_done_callback(self._background_done)
+
+    def _background_done(self, task: asyncio.Task[Any]) -> None:
+        self._background.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.warning("background work failed: %s", error)
+
+    def _give_back(self, owner: PeerId, ids: tuple[int, ...]) -> None:
+        if ids:
+            self.in_background(self.store.move(owner, ids, Event.RETURN, now=self._clock.wall()))
+
+    async def _leave(self, peer: Peer, presence: Presence) -> None:
+        await self.roster.put(registration.leave(peer, presence, at=self._at()))
+
+    def _mine(self, caller: Caller, peer_id: str) -> Peer | None:
+        """Return the peer if it is known, after seeing that the caller may act for it."""
+        peer = self.roster.get(peer_id)
+        if peer is not None:
+            access.check(caller, peer)
+        return peer
+
+    def _spend(self, source: str) -> None:
+        if not self._options.limits.per_minute:
+            return
+        bucket = self._spent.pop(source, None)
+        try:
+            bucket = spend(bucket, self._options.limits, now=self._clock.monotonic())
+        finally:
+            if bucket is not None:
+                self._spent[source] = bucket
+        if len(self._spent) > SENDERS:
+            del self._spent[next(iter(self._spent))]
+
+    def _at(self) -> str:
+        return _iso(self._clock.wall())
+
+
+def _iso(seconds: float) -> str:
+    moment = datetime.fromtimestamp(seconds, UTC)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -1,0 +1,20 @@
+"""One function per request a peer may make; this tuple is the API."""
+
+from claude_peers.broker.operations import admin, messages, peers
+from claude_peers.broker.operations.registry import Operation
+
+OPERATIONS: tuple[Operation, ...] = (
+    peers.register,
+    peers.heartbeat,
+    peers.set_summary,
+    peers.list_peers,
+    peers.unregister,
+    messages.send_message,
+    messages.poll_messages,
+    messages.peek_messages,
+    messages.ack_messages,
+    messages.release_messages,
+    messages.pushed_messages,
+    admin.step_down,
+    admin.ledger,
+)

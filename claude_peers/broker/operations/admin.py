@@ -1,0 +1,34 @@
+"""Requests about the broker itself."""
+
+from typing import TYPE_CHECKING, Any
+
+from claude_peers.broker.operations.registry import operation
+from claude_peers.core.errors import SecretRequiredError
+from claude_peers.core.models import Caller
+from claude_peers.wire.records import PeerRequest, StepDownRequest
+
+if TYPE_CHECKING:
+    from claude_peers.broker.broker import Broker
+
+
+@operation("/admin/step-down", StepDownRequest)
+async def step_down(broker: "Broker", caller: Caller, request: StepDownRequest) -> Any:
+    """Let another node lead; needs proof of the user's secret."""
+    if not caller.knows_secret:
+        raise SecretRequiredError
+    broker.step_down(request.hold_ms / 1000.0)
+    return {"ok": True, "epoch": broker.epoch}
+
+
+@operation("/ledger", PeerRequest)
+async def ledger(broker: "Broker", caller: Caller, request: PeerRequest) -> Any:
+    """Count messages by state; accepted is always the sum of the states and what was purged."""
+    del caller, request
+    counts = await broker.store.ledger()
+    return {
+        "ok": True,
+        "accepted": counts.accepted,
+        "purged": counts.purged,
+        "states": {state.value: n for state, n in counts.states.items()},
+        "balanced": counts.balanced,
+    }

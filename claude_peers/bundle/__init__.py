@@ -1,0 +1,1 @@
+"""What only the single file needs: how it starts, and how it unpacks native code."""

@@ -1,0 +1,154 @@
+"""One peer's way to the broker, whoever that is at the moment.
+
+Requests go out at once, in order, over the one connection. When it breaks they wait, and are
+sent again, in the same order and under the same numbers and keys, over the next one; a caller
+notices a take-over only by the time it takes.
+"""
+
+import asyncio
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from claude_peers.client.errors import NOT_LEADER, checked
+from claude_peers.client.link import Link, Pushed
+from claude_peers.core.errors import ClaudePeersError, NoBrokerError
+
+PATIENCE = 10.0
+"""Seconds a request waits for a broker."""
+
+
+@dataclass(slots=True)
+class _Request:
+    operation: str
+    body: dict[str, Any]
+    future: "asyncio.Future[tuple[int, Any]]"
+
+
+class Client:
+    """Speaks for one peer.
+
+    Args:
+        registration: what to register with, asked anew for each connection.
+
+    Attributes:
+        peer_id: this peer's id, "" before the first registration.
+        name: its name.
+        problem: why there can be no broker, shown to callers instead of a time-out.
+        registered: set once the first registration is done.
+    """
+
+    def __init__(self, registration: Callable[[], dict[str, Any]]) -> None:
+        self.peer_id = ""
+        self.name = ""
+        self.problem: ClaudePeersError | None = None
+        self.registered = asyncio.Event()
+        self.pushed: Pushed = lambda _message, _sender: None
+        self._registration = registration
+        self._token: str | None = None
+        self._link: Link | None = None
+        self._waiting: dict[int, _Request] = {}
+        self._number = 0
+
+    @property
+    def connected(self) -> bool:
+        """Whether requests go out at once."""
+        return self._link is not None
+
+    async def call(self, operation: str, body: dict[str, Any], *, within: float = PATIENCE) -> Any:
+        """Return the answer to a request.
+
+        Raises:
+            NoBrokerError: no broker answered in time.
+            RefusedError: the broker refused.
+        """
+        if self._link is None and self.problem is not None:
+            raise self.problem
+        number, future = self._enqueue(operation, body)
+        if self._link is not None:
+            self._link.send(number, operation, body)
+        try:
+            async with asyncio.timeout(within):
+                status, answer = await future
+        except TimeoutError:
+            raise self._no_answer(within) from None
+        finally:
+            self._waiting.pop(number, None)
+        return checked(operation, status, answer)
+
+    async def attach(self, link: Link, secret: bytes) -> None:
+        """Register over a new connection, then send whatever waits.
+
+        Raises:
+            RefusedError: the broker does not let this peer in.
+            OSError: the connection ended meanwhile.
+        """
+        link.answered, link.pushed = self._answered, self._pushed
+        body = self._registration()
+        if self._token is not None:
+            body["token"] = self._token
+        body["proof"] = link.prove(secret)
+        number, future = self._enqueue("/register", body)
+        link.send(number, "/register", body)
+        try:
+            await _first(future, link)
+        finally:
+            self._waiting.pop(number, None)
+        joined = checked("/register", *future.result())
+        self.peer_id, self._token = joined["id"], joined.get("token")
+        self.name = joined.get("name", self.peer_id)
+        self.problem = None
+        self._link = link
+        self.registered.set()
+        for waiting, request in list(self._waiting.items()):
+            link.send(waiting, request.operation, request.body)
+
+    def detach(self) -> None:
+        """Let requests wait: the connection is over."""
+        self._link = None
+
+    def _enqueue(
+        self, operation: str, body: dict[str, Any]
+    ) -> tuple[int, "asyncio.Future[tuple[int, Any]]"]:
+        self._number += 1
+        future = asyncio.get_running_loop().create_future()
+        self._waiting[self._number] = _Request(operation, body, future)
+        return self._number, future
+
+    def _answered(self, number: int, status: int, body: Any) -> None:
+        request = self._waiting.get(number)
+        if request is None or request.future.done():
+            return
+        if status == 503 and body.get("code") == NOT_LEADER:  # noqa: PLR2004 - HTTP's Unavailable
+            return  # the connection ends any moment; the next broker gets the request
+        request.future.set_result((status, body))
+
+    def _pushed(self, message: dict[str, Any], sender: dict[str, Any] | None) -> None:
+        self.pushed(message, sender)
+
+    def _no_answer(self, within: float) -> ClaudePeersError:
+        return self.problem or NoBrokerError(
+            f"No broker answered within {within:g} s",
+            "Try again; `claude-peers status` tells what is on the port.",
+        )
+
+
+def key() -> str:
+    """Return a new dedupe key: unguessable, so that no two messages share it."""
+    return os.urandom(12).hex()
+
+
+async def _first(future: "asyncio.Future[Any]", link: Link) -> None:
+    """Wait for an answer, or for the end of the connection.
+
+    Raises:
+        ConnectionResetError: the connection ended first.
+    """
+    ended = asyncio.ensure_future(link.ended())
+    try:
+        await asyncio.wait((future, ended), return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        ended.cancel()
+    if not future.done():
+        raise ConnectionResetError("the broker hung up")

@@ -1,0 +1,37 @@
+"""A broker's refusal, as it arrives at a client."""
+
+from typing import Any
+
+from claude_peers.core.errors import ClaudePeersError
+
+NOT_LEADER = "not_leader"
+"""Code of the answer that means: ask the next broker."""
+
+
+class RefusedError(ClaudePeersError):
+    """The broker said no; code, fact and remedy are its own.
+
+    Attributes:
+        status: the HTTP status.
+        body: the whole answer.
+    """
+
+    def __init__(self, operation: str, status: int, body: Any) -> None:
+        told = body if isinstance(body, dict) else {}
+        fact = str(told.get("error", f"The broker answered {status} to {operation}"))
+        super().__init__(fact, str(told.get("remedy", "Look at the broker's log.")))
+        # The code is the broker's, not this class's.
+        vars(self)["code"] = str(told.get("code", "refused"))
+        self.status = status
+        self.body = told
+
+
+def checked(operation: str, status: int, body: Any) -> Any:
+    """Return an answer's body.
+
+    Raises:
+        RefusedError: it is a refusal, by status or by `"ok": false`.
+    """
+    if status != 200 or (isinstance(body, dict) and body.get("ok") is False):  # noqa: PLR2004 - HTTP's OK
+        raise RefusedError(operation, status, body)
+    return body

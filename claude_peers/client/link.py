@@ -1,0 +1,203 @@
+"""The live connection to a broker of ours, from the session's side.
+
+The broker proves itself on the very connection that carries the requests; nothing is told to
+whoever merely owns the port.
+"""
+
+import asyncio
+import os
+import socket
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from claude_peers.core.errors import BadRequestError, NoBrokerError
+from claude_peers.core.models import Process
+from claude_peers.wire import frames, proof
+from claude_peers.wire.codec import load_object
+
+ADDRESS = "127.0.0.1"
+HANDSHAKE = 3.0
+"""Seconds a broker has to answer the upgrade."""
+_HEAD = 8 * 1024
+"""Bytes of the answer to the upgrade."""
+
+Answered = Callable[[int, int, Any], None]
+Pushed = Callable[[dict[str, Any], dict[str, Any] | None], None]
+
+
+class Link(Protocol):
+    """A connection that carries requests one way and pushes the other.
+
+    Attributes:
+        answered: called with number, status and body of an answer.
+        pushed: called with a message and what is known of its sender.
+        epoch: the broker's epoch, None for brokers that have none.
+        leader: the broker's process, as far as it is known.
+        standby: whether this node has been named the standby.
+    """
+
+    answered: Answered
+    pushed: Pushed
+    epoch: int | None
+    leader: Process | None
+    standby: bool
+
+    def send(self, number: int, operation: str, body: dict[str, Any]) -> None:
+        """Send a request; on a broken connection nothing happens but that it ends."""
+        ...
+
+    def prove(self, secret: bytes) -> str | None:
+        """Return the proof of the secret that belongs into this connection's registration."""
+        ...
+
+    async def ended(self) -> None:
+        """Wait until the connection is over."""
+        ...
+
+    def close(self) -> None:
+        """End the connection."""
+        ...
+
+
+class NotOursError(NoBrokerError):
+    """Something listens that does not speak our protocol, or has no proof for it."""
+
+
+class LiveLink(asyncio.Protocol):
+    """A Link over an upgraded HTTP connection (`wire.frames`)."""
+
+    def __init__(self) -> None:
+        self.answered: Answered = lambda _number, _status, _body: None
+        self.pushed: Pushed = lambda _message, _sender: None
+        self.on_standby: Callable[[], None] = lambda: None
+        self.epoch: int | None = None
+        self.leader: Process | None = None
+        self.standby = False
+        self.heard = 0.0
+        self._loop = asyncio.get_running_loop()
+        self._transport: asyncio.Transport
+        self._upgraded: asyncio.Future[bytes] = self._loop.create_future()
+        self._ended: asyncio.Future[None] = self._loop.create_future()
+        self._buffer = bytearray()
+        self._challenge = ""
+        self._open = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Send small frames at once."""
+        assert isinstance(transport, asyncio.Transport)  # noqa: S101 - a TCP client's
+        self._transport = transport
+        connected = transport.get_extra_info("socket")
+        connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    def data_received(self, data: bytes) -> None:
+        """Take every complete frame."""
+        self.heard = self._loop.time()
+        self._buffer += data
+        if not self._open:
+            self._take_head()
+            return
+        while (end := self._buffer.find(b"\n")) >= 0:
+            line = bytes(self._buffer[:end])
+            del self._buffer[: end + 1]
+            self._take(line)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Tell whoever waits."""
+        if not self._upgraded.done():
+            self._upgraded.set_exception(exc or ConnectionResetError("hung up"))
+        if not self._ended.done():
+            self._ended.set_result(None)
+
+    def send(self, number: int, operation: str, body: dict[str, Any]) -> None:
+        """See `Link`."""
+        self._transport.write(frames.request(number, operation, body))
+
+    def prove(self, secret: bytes) -> str | None:
+        """See `Link`."""
+        return proof.client_proof(secret, self._challenge)
+
+    async def ended(self) -> None:
+        """See `Link`."""
+        await asyncio.shield(self._ended)
+
+    def close(self) -> None:
+        """See `Link`."""
+        self._transport.close()
+
+    async def upgrade(self, port: int, secret: bytes) -> None:
+        """Ask for the live connection and verify who answers.
+
+        Raises:
+            NotOursError: no broker of this user, or none of ours.
+        """
+        if self._transport.get_extra_info("sockname") == (ADDRESS, port):
+            # TCP lets a socket connect to itself when its own port is the one it dials.
+            raise ConnectionRefusedError
+        nonce = os.urandom(16).hex()
+        head = (
+            f"GET {frames.LIVE_PATH} HTTP/1.1\r\nHost: {ADDRESS}:{port}\r\n"
+            f"Connection: Upgrade\r\nUpgrade: {frames.PROTOCOL}\r\n"
+            f"{proof.NONCE_HEADER}: {nonce}\r\n\r\n"
+        )
+        self._transport.write(head.encode())
+        status, headers = _parse(await self._upgraded)
+        epoch = proof.proven_epoch(secret, nonce, headers.get(proof.PROOF_HEADER, ""))
+        if status != 101 or epoch is None:  # noqa: PLR2004 - HTTP's Switching Protocols
+            raise NotOursError(
+                f"What listens on {ADDRESS}:{port} is no claude-peers of yours",
+                "End it, or choose another port with CLAUDE_PEERS_PORT.",
+            )
+        self.epoch = epoch
+        self._challenge = headers.get(proof.CHALLENGE_HEADER, "")
+        self._open = True
+        self.data_received(b"")
+
+    def _take_head(self) -> None:
+        end = self._buffer.find(b"\r\n\r\n")
+        if end >= 0 and not self._upgraded.done():
+            self._upgraded.set_result(bytes(self._buffer[:end]))
+            del self._buffer[: end + 4]
+        elif len(self._buffer) > _HEAD:
+            self._transport.abort()
+
+    def _take(self, line: bytes) -> None:
+        try:
+            frame = load_object(line)
+        except BadRequestError:
+            self._transport.abort()
+            return
+        if "message" in frame:
+            self.pushed(frame["message"], frame.get("from"))
+        elif "re" in frame:
+            self.answered(frame["re"], frame["status"], frame["body"])
+        elif "standby" in frame:
+            self.standby = True
+            self.on_standby()
+        elif "leader" in frame:
+            self.leader = Process(**frame["leader"])
+
+
+async def connect(port: int, secret: bytes) -> LiveLink:
+    """Connect to the broker on `port` and verify it.
+
+    Raises:
+        OSError: nobody answers.
+        NotOursError: somebody else does.
+    """
+    loop = asyncio.get_running_loop()
+    async with asyncio.timeout(HANDSHAKE):
+        transport, link = await loop.create_connection(LiveLink, ADDRESS, port)
+        try:
+            await link.upgrade(port, secret)
+        except BaseException:
+            transport.abort()
+            raise
+    return link
+
+
+def _parse(head: bytes) -> tuple[int, dict[str, str]]:
+    first, *lines = head.decode("latin-1").split("\r\n")
+    words = first.split(" ")
+    status = int(words[1]) if len(words) > 1 and words[1].isdecimal() else 0
+    pairs = (line.partition(":") for line in lines)
+    return status, {name.strip().lower(): value.strip() for name, _, value in pairs}

@@ -1,0 +1,170 @@
+"""The routes: every operation by its path, and the few things that are not operations."""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from claude_peers import __version__
+from claude_peers.broker.broker import Broker
+from claude_peers.broker.operations import OPERATIONS
+from claude_peers.broker.operations.registry import Answer, Operation
+from claude_peers.core.errors import ClaudePeersError
+from claude_peers.gateway import errors, guard
+from claude_peers.gateway.caller import ConnectionCaller
+from claude_peers.gateway.framing import Head
+from claude_peers.wire import codec, frames, proof
+
+log = logging.getLogger(__name__)
+
+JSON = "application/json;charset=utf-8"
+TEXT = "text/plain;charset=utf-8"
+_BY_PATH = {operation.path: operation for operation in OPERATIONS}
+_HTTP_ERROR = 500
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Response:
+    """What goes back; `written` is told whether it went out whole."""
+
+    status: int
+    body: bytes = b""
+    content_type: str = JSON
+    headers: tuple[tuple[str, str], ...] = ()
+    written: Callable[[bool], None] = field(default=lambda _whole: None)
+
+
+class App:
+    """Answers requests for one broker.
+
+    Args:
+        broker: whose requests these are.
+        secret: this user's secret, by which the broker proves itself.
+        status: what `/status` tells about the node.
+    """
+
+    def __init__(
+        self, broker: Broker, *, secret: bytes, status: Callable[[], dict[str, Any]]
+    ) -> None:
+        self.broker = broker
+        self.secret = secret
+        self._status = status
+        self._get: dict[str, Callable[[], tuple[str, bytes]]] = {
+            "/": lambda: (TEXT, b"claude-peers broker"),
+            "/health": lambda: (JSON, codec.dumps(self._health())),
+            "/status": lambda: (JSON, codec.dumps(self._health() | self._status())),
+        }
+
+    def admit(self, caller: ConnectionCaller, head: Head) -> None:
+        """Let a request's body be read.
+
+        Raises:
+            Refusal: it is not (see `gateway.guard`).
+        """
+        caller.present(head)
+        known = self.broker.roster.by_token(caller.token_hash) is not None
+        facts = caller.facts_for(token_known=known, token_matters=head.path != "/register")
+        guard.check(head, facts)
+        if head.path == "/register" and not known:
+            caller.token_hash = None
+
+    async def answer(self, caller: ConnectionCaller, head: Head, body: bytes) -> Response:
+        """Serve an admitted request; never raises."""
+        try:
+            response = await self._serve(caller, head, body)
+        except Exception as error:  # noqa: BLE001 - the border: every error becomes an answer
+            response = self.refused(error, head.path)
+        if head.method == "HEAD":
+            response = Response(
+                status=response.status, content_type=response.content_type, headers=response.headers
+            )
+        return response
+
+    def refused(self, error: Exception, path: str) -> Response:
+        """Return the answer that an error becomes."""
+        status, told = self._verdict(error, path)
+        return Response(status=status, body=codec.dumps(told), headers=errors.headers_for(error))
+
+    async def call(
+        self, caller: ConnectionCaller, path: str, body: dict[str, Any]
+    ) -> tuple[int, Any, Callable[[bool], None] | None]:
+        """Serve a request of a live connection: status, JSON and whom to tell once written."""
+        try:
+            result = await _operation(path)(self.broker, caller, body)
+        except Exception as error:  # noqa: BLE001 - the border: every error becomes an answer
+            return *self._verdict(error, path), None
+        if isinstance(result, Answer):
+            return 200, result.body, result.written
+        return 200, result, None
+
+    async def _serve(self, caller: ConnectionCaller, head: Head, body: bytes) -> Response:
+        if head.method != "POST":
+            content = self._get.get(head.path)
+            if content is None:
+                raise _unknown_path(get=True)
+            content_type, told = content()
+            return Response(
+                status=200, body=told, content_type=content_type, headers=self._proof(caller, head)
+            )
+        operation = _operation(head.path)
+        result = await operation(self.broker, caller, codec.load_object(body))
+        if isinstance(result, Answer):
+            return Response(status=200, body=codec.dumps(result.body), written=result.written)
+        return Response(status=200, body=codec.dumps(result))
+
+    def _verdict(self, error: Exception, path: str) -> tuple[int, dict[str, Any]]:
+        if isinstance(error, ClaudePeersError) and error.business and path == "/send-message":
+            return 200, errors.business_refusal(error)
+        status, told = errors.response_for(error)
+        if status >= _HTTP_ERROR and not isinstance(error, ClaudePeersError):
+            log.error("%s failed", path, exc_info=error)
+        return status, told
+
+    def _proof(self, caller: ConnectionCaller, head: Head) -> tuple[tuple[str, str], ...]:
+        nonce = head.headers.get(proof.NONCE_HEADER)
+        if nonce is None:
+            return ()
+        return self.proofs(caller, nonce)
+
+    def proofs(self, caller: ConnectionCaller, nonce: str) -> tuple[tuple[str, str], ...]:
+        """Return the headers by which the broker proves itself and asks for the same."""
+        return (
+            (proof.PROOF_HEADER, proof.broker_proof(self.secret, nonce, self.broker.epoch)),
+            (proof.CHALLENGE_HEADER, caller.challenge),
+        )
+
+    def _health(self) -> dict[str, Any]:
+        return {
+            "status": "ok",
+            "peers": len(self.broker.roster.present()),
+            "version": f"claude-peers/{__version__}",
+            "epoch": self.broker.epoch,
+        }
+
+
+def _operation(path: str) -> Operation:
+    operation = _BY_PATH.get(path)
+    if operation is None:
+        raise _unknown_path()
+    return operation
+
+
+def _unknown_path(*, get: bool = False) -> errors.Refusal:
+    if get:
+        remedy = "GET serves /, /health and /status; everything else is a POST."
+    else:
+        remedy = f"The requests are {', '.join(sorted(_BY_PATH))}."
+    return errors.Refusal(404, "not_found", fact="not found", remedy=remedy)
+
+
+def upgrade_refusal(head: Head) -> errors.Refusal | None:
+    """Return why a request for the live connection is none, or None if it is one."""
+    if head.headers.get("upgrade", "").lower() == frames.PROTOCOL and head.method == "GET":
+        return None
+    return errors.Refusal(
+        426,
+        "upgrade_required",
+        fact="The live connection is an upgrade",
+        remedy=f"Send GET {frames.LIVE_PATH} with Upgrade: {frames.PROTOCOL}.",
+        headers=(("Upgrade", frames.PROTOCOL), ("Connection", "Upgrade")),
+    )

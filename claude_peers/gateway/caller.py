@@ -1,0 +1,68 @@
+"""Who is at the other end of one connection."""
+
+import secrets
+from dataclasses import replace
+
+from claude_peers.broker.registration import hash_token
+from claude_peers.core.models import Process
+from claude_peers.gateway.framing import Head
+from claude_peers.gateway.guard import Facts
+from claude_peers.host import sockets
+from claude_peers.wire import proof
+
+
+class ConnectionCaller:
+    """The caller behind one TCP connection (see `core.models.Caller`).
+
+    The system is asked for the owner of the other end once, when the connection is made: it
+    cannot change, and who exits right after sending would be unknown later.
+    """
+
+    def __init__(
+        self, peer: tuple[str, int], me: tuple[str, int], *, secret: bytes, uid: int
+    ) -> None:
+        owner = sockets.owner(peer, me)
+        self.facts = Facts(peer=peer[0], uid=owner.uid if owner else None, own_uid=uid, port=me[1])
+        self.challenge = secrets.token_hex(16)
+        self.token_hash: str | None = None
+        self.knows_secret = False
+        self._inode = owner.inode if owner else None
+        self._secret = secret
+        self._owned: dict[Process, bool] = {}
+
+    @property
+    def source(self) -> str:
+        """See `core.models.Caller`."""
+        return f"{self.facts.uid}/{self._inode or self.facts.peer}"
+
+    def owns(self, process: Process) -> bool:
+        """See `core.models.Caller`."""
+        if self._inode is None:
+            return False
+        known = self._owned.get(process)
+        if known is None:
+            known = self._owned[process] = sockets.holds(process.pid, self._inode)
+        return known
+
+    def proves(self, answer: str) -> bool:
+        """See `core.models.Caller`."""
+        expected = proof.client_proof(self._secret, self.challenge)
+        if proof.same(expected, answer):
+            self.knows_secret = True
+            return True
+        return False
+
+    def present(self, head: Head) -> None:
+        """Take the credentials of a request: a bearer token, proof of the secret."""
+        given = head.headers.get("authorization", "")
+        kind, _, token = given.partition(" ")
+        self.token_hash = hash_token(token.strip()) if kind.lower() == "bearer" else None
+        self.knows_secret = False
+        if answer := head.headers.get(proof.AUTH_HEADER):
+            self.proves(answer)
+
+    def facts_for(self, *, token_known: bool, token_matters: bool) -> Facts:
+        """Return what the guard looks at; `token_known` says whether it is a peer's."""
+        if self.token_hash is None or not (token_matters or token_known):
+            return self.facts
+        return replace(self.facts, token_ok=token_known)

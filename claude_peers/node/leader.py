@@ -1,0 +1,282 @@
+"""The embedded broker: takes office, serves, and hands over.
+
+Everything a leader needs is imported here and nowhere else, so that a follower stays small; the
+standby imports it ahead of time.
+"""
+
+import asyncio
+import contextlib
+import logging
+import os
+import socket
+import sys
+import time
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from claude_peers.broker.broker import Broker, Options
+from claude_peers.broker.ports import Here
+from claude_peers.core.delivery import DIRECT_TTL
+from claude_peers.core.errors import ClaudePeersError, StoreError
+from claude_peers.core.limits import Limits
+from claude_peers.core.models import PeerId, Process
+from claude_peers.gateway.app import App
+from claude_peers.gateway.server import Server
+from claude_peers.host import files, processes
+from claude_peers.node.watchdog import Watchdog
+from claude_peers.settings import Settings
+from claude_peers.stores.sqlite.adopt import Adoption
+from claude_peers.stores.sqlite.store import SqliteStore
+from claude_peers.transports.live import LiveConnections
+from claude_peers.wire import frames
+
+log = logging.getLogger(__name__)
+
+GRACE = 0.040
+"""Seconds for requests in flight when the leader ends."""
+SWEEP_EVERY = 15.0
+SWITCH_INTERVAL = 0.0005
+"""Seconds between two switches of threads: with Python's 5 ms the store's thread starves."""
+_AGENTMESH = "~/.agentmesh.db"
+
+
+class SystemClock:
+    """The Clock port."""
+
+    def wall(self) -> float:
+        """See `broker.ports.Clock`."""
+        return time.time()
+
+    def monotonic(self) -> float:
+        """See `broker.ports.Clock`."""
+        return time.monotonic()
+
+
+class Reach:
+    """The Transport port, for whichever transports the broker is given."""
+
+    def __init__(self) -> None:
+        self.live: LiveConnections
+
+    def reaches(self, peer_id: PeerId) -> bool:
+        """See `broker.ports.Transport`."""
+        return self.live.reaches(peer_id)
+
+    def deliver(self, message: Any) -> None:
+        """See `broker.ports.Transport`."""
+        self.live.deliver(message)
+
+
+class Office:
+    """What a leader holds: lock, database, port and epoch, in that order.
+
+    Attributes:
+        ended: set once this process leads no longer, with why.
+    """
+
+    def __init__(self, settings: Settings, *, port: int, secret: bytes) -> None:
+        self.ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self.hold = 0.0
+        self.epoch = 0
+        self._given_up = False
+        self._settings = settings
+        self._port = port
+        self._secret = secret
+        self._me = processes.identify(os.getpid()) or Process(pid=os.getpid(), started="")
+        self._stack = contextlib.AsyncExitStack()
+        self._lock: FileLock | None = None
+        self._listener: socket.socket | None = None
+        self._server: Server | None = None
+        self._rounds: asyncio.Task[None] | None = None
+        self._watchdog: Watchdog | None = None
+
+    @property
+    def standby(self) -> int | None:
+        """The pid of the named standby."""
+        named = [s.pid for s in self._sessions() if s.pid != self._me.pid]
+        return named[0] if named else None
+
+    async def take(self) -> bool:
+        """Try to lead; False if somebody else holds the lock or the port.
+
+        Raises:
+            StoreError: the database or its folder cannot be used.
+        """
+        if not self._acquire():
+            return False
+        try:
+            store = await self._stack.enter_async_context(self._store())
+            if not self._bind():
+                await self.give_up()
+                return False
+            await self._serve(store)
+        except BaseException:
+            await self.give_up()
+            raise
+        return True
+
+    async def give_up(self, why: str = "stopped") -> None:
+        """Hand over; what is in flight is answered, what was accepted is durable.
+
+        The connections end last: that is what the followers start to elect at, and by then
+        port, database and lock are free.
+        """
+        if self._given_up:
+            return
+        self._given_up = True
+        if self._watchdog is not None:
+            self._watchdog.stop()
+        if self._rounds is not None:
+            self._rounds.cancel()
+        if self._server is not None:
+            await self._server.stop_accepting(within=GRACE)
+        elif self._listener is not None:
+            self._listener.close()
+        await self._stack.aclose()
+        if self._lock is not None:
+            self._lock.release()
+        if self._server is not None:
+            self._server.hang_up()
+        if not self.ended.done():
+            self.ended.set_result(why)
+
+    # Taking office
+
+    def _acquire(self) -> bool:
+        files.private_folder(self._settings.state_folder)
+        path = os.path.join(self._settings.state_folder, "broker.lock")
+        files.private_file(path)
+        # Never a soft lock: it cannot tell a dead holder. Not per thread: the watchdog releases.
+        self._lock = FileLock(path, blocking=False, thread_local=False, fallback_to_soft=False)
+        try:
+            self._lock.acquire(blocking=False)
+        except Timeout:
+            self._lock = None
+            return False
+        except OSError as error:
+            self._lock = None
+            raise StoreError(
+                f"The folder {self._settings.state_folder} cannot be locked: {error}",
+                "Put the database on a local disk with CLAUDE_PEERS_DB.",
+            ) from error
+        return True
+
+    def _store(self) -> SqliteStore:
+        path = self._settings.database_path
+        for suffix in ("", "-wal", "-shm"):
+            if not suffix or os.path.exists(path + suffix):
+                files.private_file(path + suffix)
+        elsewhere = os.path.expanduser(_AGENTMESH)
+        adoption = Adoption(
+            identify=processes.identify,
+            boot=processes.boot_id(),
+            host=processes.host_name(),
+            now=time.time(),
+            lifetime=DIRECT_TTL,
+            elsewhere=elsewhere if os.path.exists(elsewhere) else None,
+        )
+        return SqliteStore(path, adoption)
+
+    def _bind(self) -> bool:
+        listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        if sys.platform == "win32":  # pragma: no cover - Windows
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_EXCLUSIVEADDRUSE, 1)
+        else:
+            # After a take-over the old connections linger in TIME_WAIT on this port.
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind(("127.0.0.1", self._port))
+            listener.listen(512)
+        except OSError:
+            listener.close()
+            return False
+        self._listener = listener
+        return True
+
+    async def _serve(self, store: SqliteStore) -> None:
+        sys.setswitchinterval(SWITCH_INTERVAL)
+        reach = Reach()
+        here = Here(
+            host=processes.host_name(),
+            boot=processes.boot_id(),
+            identify=processes.identify,
+            alive=processes.alive,
+        )
+        limits = Limits(per_minute=self._settings.rate_limit, mailbox=self._settings.mailbox_limit)
+        options = Options(limits=limits, require_token=self._settings.require_token)
+        broker = Broker(store, reach, clock=SystemClock(), here=here, options=options)
+        reach.live = LiveConnections(store, broker.roster.get)
+        broker.step_down = self._step_down
+        store.commits.fenced = lambda: self._end("succeeded by another process")
+        self.epoch = await broker.open(self._me)
+        app = App(broker, secret=self._secret, status=self._status)
+        self._server = Server(app, reach.live, uid=processes.user_id())
+        self._server.attached = self._name_standby
+        assert self._listener is not None  # noqa: S101 - bound just before
+        await self._server.start(self._listener)
+        self._watchdog = Watchdog(self._stuck)
+        self._watchdog.start()
+        self._rounds = asyncio.ensure_future(self._make_rounds(broker))
+        log.info("leading in epoch %d on port %d", self.epoch, self._port)
+
+    # In office
+
+    async def _make_rounds(self, broker: Broker) -> None:
+        beats = 0
+        while True:
+            await asyncio.sleep(frames.PING_EVERY)
+            beats += 1
+            if self._watchdog is not None:
+                self._watchdog.beat()
+            if self._server is not None:
+                self._server.ping()
+            if beats % round(SWEEP_EVERY / frames.PING_EVERY) == 0:
+                try:
+                    await broker.sweep()
+                    await broker.tidy()
+                except ClaudePeersError as error:
+                    log.warning("the round failed, the next one tries again: %s", error)
+
+    def _sessions(self) -> list[Any]:
+        return self._server.sessions if self._server else []
+
+    def _name_standby(self) -> None:
+        told = frames.leader(self._me, self.epoch)
+        others = [session for session in self._sessions() if session.pid != self._me.pid]
+        for session in self._sessions():
+            if not session.introduced:
+                session.introduced = True
+                session.write(told)
+        if others and not others[0].standby:
+            others[0].standby = True
+            others[0].write(frames.standby())
+
+    def _status(self) -> dict[str, Any]:
+        return {
+            "pid": self._me.pid,
+            "port": self._port,
+            "standby": self.standby,
+            "sessions": len(self._sessions()),
+        }
+
+    def _step_down(self, hold: float) -> None:
+        self.hold = hold
+        self._end("asked to step down")
+
+    def _end(self, why: str) -> None:
+        if not self.ended.done():
+            self.ended.set_result(why)
+
+    def _stuck(self) -> None:
+        """Runs on the watchdog's thread, as the event loop does not: frees port and lock."""
+        log.error("the event loop is stuck: this process leads no longer")
+        for session in self._sessions():
+            with contextlib.suppress(OSError):
+                session.transport.get_extra_info("socket").shutdown(socket.SHUT_RDWR)
+        if self._listener is not None:
+            with contextlib.suppress(OSError):
+                self._listener.shutdown(socket.SHUT_RDWR)
+        if self._lock is not None:
+            self._lock.release()
+        self.ended.get_loop().call_soon_threadsafe(self._end, "stuck")

@@ -1,0 +1,145 @@
+"""The two kinds of process: a session with its node, and a node by itself."""
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+
+from claude_peers.core.errors import ClaudePeersError
+from claude_peers.host import paths, processes
+from claude_peers.node.node import Node
+from claude_peers.session.early import Early
+from claude_peers.session.server import Session
+from claude_peers.settings import Settings
+
+log = logging.getLogger(__name__)
+
+GOODBYE = 0.020
+"""Seconds to tell the broker that a session ends; nothing depends on it."""
+LOG_SIZE = 1024 * 1024
+_IGNORED = ("SIGTSTP", "SIGTTIN", "SIGTTOU", "SIGPIPE")
+
+
+def session(settings: Settings, early: Early, *, problem: ClaudePeersError | None = None) -> None:
+    """Serve one agent over stdio until it closes its end, then end the process."""
+    asyncio.run(_session(settings, early, problem))
+    _exit()
+
+
+def node(settings: Settings, ready: Callable[[str], None]) -> None:
+    """Take part in the election without an agent, until a signal; `ready` is told each role."""
+    asyncio.run(_node(settings, ready))
+    _exit()
+
+
+async def _session(settings: Settings, early: Early, problem: ClaudePeersError | None) -> None:
+    running: asyncio.Task[None] | None = None
+
+    def begin() -> None:
+        nonlocal running
+        if problem is None:
+            running = asyncio.ensure_future(network.run())
+
+    served = Session(settings, begin=begin, problem=problem)
+    network = Node(settings, served.client)
+    with _endings(served.ended.set):
+        await served.run(early)
+        if served.client.connected:
+            with contextlib.suppress(ClaudePeersError):
+                goodbye = {"id": served.client.peer_id}
+                await served.client.call("/unregister", goodbye, within=GOODBYE)
+        await network.stop()
+        if running is not None:
+            running.cancel()
+
+
+async def _node(settings: Settings, ready: Callable[[str], None]) -> None:
+    stop = asyncio.Event()
+    network = Node(settings)
+    network.changed = lambda role: ready(role.value)
+    with _endings(stop.set, parent=False):
+        running = asyncio.ensure_future(network.run())
+        await stop.wait()
+        await network.stop()
+        running.cancel()
+
+
+@contextlib.contextmanager
+def _endings(end: Callable[[], None], *, parent: bool = True) -> Iterator[None]:
+    """Call `end` for a signal that asks to end, or when the parent has died."""
+    loop = asyncio.get_running_loop()
+    for name in _IGNORED:
+        if hasattr(signal, name):
+            # A stopped terminal job must not stop everybody's broker.
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+        if hasattr(signal, name):
+            _on_signal(loop, getattr(signal, name), end)
+    watched = _watch_parent(loop, end) if parent else None
+    try:
+        yield
+    finally:
+        if watched is not None:
+            loop.remove_reader(watched)
+            os.close(watched)
+
+
+def _on_signal(
+    loop: asyncio.AbstractEventLoop, number: signal.Signals, end: Callable[[], None]
+) -> None:
+    try:
+        loop.add_signal_handler(number, end)
+    except NotImplementedError:  # pragma: no cover - Windows has no signal handlers on its loop
+        signal.signal(number, lambda *_: loop.call_soon_threadsafe(end))
+
+
+def _watch_parent(loop: asyncio.AbstractEventLoop, end: Callable[[], None]) -> int | None:
+    """End with the parent even if somebody else holds our stdin open."""
+    if not hasattr(os, "pidfd_open"):  # pragma: no cover - elsewhere the end of stdin has to do
+        return None
+    try:
+        fd = os.pidfd_open(os.getppid())
+    except OSError:
+        return None
+    loop.add_reader(fd, end)
+    return fd
+
+
+def start_logging(settings: Settings, *, verbose: bool) -> None:
+    """Log to the file where the platform keeps logs; `verbose` adds stderr and details.
+
+    Message text is never logged. A folder that cannot be written only costs the log.
+    """
+    root = logging.getLogger("claude_peers")
+    root.setLevel(logging.DEBUG if verbose else logging.INFO)
+    form = logging.Formatter(f"%(asctime)s {os.getpid()} %(levelname)s %(name)s: %(message)s")
+    handlers: list[logging.Handler] = []
+    if verbose:
+        handlers.append(logging.StreamHandler(sys.stderr))
+    with contextlib.suppress(OSError):
+        handlers.append(_log_file(paths.log_folder(settings.environ)))
+    for handler in handlers:
+        handler.setFormatter(form)
+        root.addHandler(handler)
+    root.propagate = False
+
+
+def _log_file(folder: str) -> logging.Handler:
+    os.makedirs(folder, mode=0o700, exist_ok=True)
+    path = os.path.join(folder, "claude-peers.log")
+    if os.path.exists(path) and os.path.getsize(path) > LOG_SIZE:
+        os.replace(path, path + ".1")
+    os.close(os.open(path, os.O_CREAT | os.O_APPEND | os.O_WRONLY, 0o600))
+    return logging.FileHandler(path, encoding="utf-8", delay=True)
+
+
+def _exit() -> None:
+    """End at once: everything is closed, and the interpreter's own clean-up takes longer."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+    logging.shutdown()
+    os._exit(0)

@@ -1,0 +1,104 @@
+"""The first summary of a session, before its agent writes a better one.
+
+Git facts need no key and no network. With a key (`OPENAI_API_KEY`) a model endpoint is asked,
+as upstream does; directory, branch and file names go out then, which is said once on stderr.
+"""
+
+import asyncio
+import json
+import logging
+import os
+from typing import Any
+
+from claude_peers.core.limits import SUMMARY
+from claude_peers.core.text import one_line
+from claude_peers.host import git
+from claude_peers.settings import Settings
+
+log = logging.getLogger(__name__)
+
+WITHIN = 5.0  # seconds, as upstream: claude-peers-mcp shared/summarize.ts
+_ANSWER = 64 * 1024
+
+
+def asks_out(settings: Settings) -> bool:
+    """Whether a model endpoint will be asked."""
+    wanted = settings.summary == "openai" or settings.summary == "auto"
+    return wanted and bool(settings.openai_key)
+
+
+def from_git(cwd: str) -> str:
+    """Return branch, repository and recent files in one line, or "" outside a repository."""
+    repository = git.inspect(cwd)
+    if repository is None:
+        return ""
+    files = git.recent_files(cwd, 5)
+    text = f"On {repository.branch} in {repository.name}"
+    if files:
+        text += f"; recent files: {', '.join(files)}"
+    return one_line(text, SUMMARY)
+
+
+async def make(settings: Settings, cwd: str) -> str:
+    """Return a summary for a directory; an endpoint that fails is logged, git facts stay."""
+    if settings.summary == "off":
+        return ""
+    facts = await asyncio.to_thread(from_git, cwd)
+    if not asks_out(settings):
+        return facts
+    try:
+        async with asyncio.timeout(WITHIN):
+            asked = await asyncio.to_thread(_ask, settings, _prompt(cwd))
+    except (OSError, TimeoutError, ValueError, LookupError, TypeError) as error:
+        log.warning("no summary from %s: %s", settings.openai_url, type(error).__name__)
+        return facts
+    return one_line(asked, SUMMARY) or facts
+
+
+def _prompt(cwd: str) -> str:
+    repository = git.inspect(cwd)
+    lines = [f"Working directory: {cwd}"]
+    if repository is not None:
+        lines += [f"Repository: {repository.name}", f"Branch: {repository.branch}"]
+        lines += [f"Recently changed: {', '.join(git.recent_files(cwd))}"]
+    return "\n".join(lines)
+
+
+def _ask(settings: Settings, prompt: str) -> str:
+    import urllib.request
+
+    system = (
+        "You describe what a developer is probably working on, for colleagues. Answer with one "
+        "or two plain sentences, nothing else."
+    )
+    body = {
+        "model": settings.openai_model,
+        "max_tokens": 100,
+        "temperature": 0.3,
+        "messages": [
+            {"role": "system", "content": system},
+            {"role": "user", "content": prompt},
+        ],
+    }
+    url = settings.openai_url.rstrip("/") + "/chat/completions"
+    if not url.startswith(("https://", "http://")):
+        raise ValueError("not a web address")
+    request = urllib.request.Request(  # noqa: S310 - the scheme is checked above
+        url,
+        data=json.dumps(body).encode(),
+        headers={
+            "Content-Type": "application/json",
+            "Authorization": f"Bearer {settings.openai_key}",
+        },
+    )
+    with urllib.request.urlopen(request, timeout=WITHIN) as response:  # noqa: S310 - the same
+        answer: Any = json.loads(response.read(_ANSWER))
+    return str(answer["choices"][0]["message"]["content"])
+
+
+def default_name(cwd: str) -> str:
+    """Return `<repo>.<branch>`, or the directory's name."""
+    repository = git.inspect(cwd)
+    if repository is None:
+        return os.path.basename(cwd.rstrip("/\\"))
+    return f"{repository.name}.{repository.branch}" if repository.branch else repository.name

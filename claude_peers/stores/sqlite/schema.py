@@ -1,0 +1,109 @@
+"""The database's tables, as migrations that are only ever appended to.
+
+Table names are ours (`mail`, `peer`, …): an upstream database in the same file keeps its own
+`peers` and `messages`, so going back to upstream works. What has to be counted is counted by
+triggers, in the very transaction that changes it: nobody can forget to.
+"""
+
+import sqlite3
+
+from claude_peers.core.errors import StoreError
+
+_FIRST = (
+    """
+    CREATE TABLE leadership (
+        only INTEGER PRIMARY KEY CHECK (only = 1),
+        epoch INTEGER NOT NULL, pid INTEGER NOT NULL, started TEXT NOT NULL
+    )
+    """,
+    "INSERT INTO leadership VALUES (1, 0, 0, '')",
+    """
+    CREATE TABLE peer (
+        seq INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, name TEXT NOT NULL,
+        pid INTEGER, process_pid INTEGER, process_started TEXT,
+        boot TEXT NOT NULL, host TEXT NOT NULL, cwd TEXT NOT NULL,
+        git_root TEXT, repo TEXT, tty TEXT, summary TEXT NOT NULL,
+        client TEXT NOT NULL, route TEXT NOT NULL, trust TEXT NOT NULL, presence TEXT NOT NULL,
+        token_hash TEXT, keys TEXT NOT NULL, registered_at TEXT NOT NULL, last_seen TEXT NOT NULL
+    )
+    """,
+    """
+    CREATE TABLE mail (
+        id INTEGER PRIMARY KEY AUTOINCREMENT, uid TEXT NOT NULL,
+        from_id TEXT NOT NULL, to_id TEXT NOT NULL, text TEXT NOT NULL, size INTEGER NOT NULL,
+        sent_at TEXT NOT NULL, state TEXT NOT NULL, unread INTEGER NOT NULL,
+        verified INTEGER NOT NULL, reply_to INTEGER, deliveries INTEGER NOT NULL DEFAULT 0,
+        expires_at REAL NOT NULL, ended_at REAL, reason TEXT
+    )
+    """,
+    "CREATE INDEX mail_unread ON mail (to_id, id) WHERE unread = 1",
+    "CREATE INDEX mail_expiry ON mail (expires_at) WHERE unread = 1",
+    "CREATE INDEX mail_ended ON mail (ended_at) WHERE unread = 0",
+    """
+    CREATE TABLE mailbox (
+        peer_id TEXT PRIMARY KEY, unread INTEGER NOT NULL, size INTEGER NOT NULL
+    ) WITHOUT ROWID
+    """,
+    "CREATE TABLE tally (name TEXT PRIMARY KEY, n INTEGER NOT NULL) WITHOUT ROWID",
+    """
+    CREATE TABLE dedupe (
+        sender TEXT NOT NULL, key TEXT NOT NULL, digest TEXT NOT NULL,
+        mail_id INTEGER NOT NULL, at REAL NOT NULL, PRIMARY KEY (sender, key)
+    ) WITHOUT ROWID
+    """,
+    "CREATE INDEX dedupe_at ON dedupe (at)",
+    "CREATE TABLE adopted (source TEXT PRIMARY KEY, upto INTEGER NOT NULL) WITHOUT ROWID",
+    """
+    CREATE TRIGGER mail_accepted AFTER INSERT ON mail BEGIN
+        INSERT INTO tally VALUES ('accepted', 1) ON CONFLICT (name) DO UPDATE SET n = n + 1;
+        INSERT INTO tally VALUES (new.state, 1) ON CONFLICT (name) DO UPDATE SET n = n + 1;
+        INSERT INTO mailbox VALUES (new.to_id, 1, new.size) ON CONFLICT (peer_id)
+            DO UPDATE SET unread = unread + 1, size = size + excluded.size;
+    END
+    """,
+    """
+    CREATE TRIGGER mail_moved AFTER UPDATE OF state ON mail WHEN old.state <> new.state BEGIN
+        UPDATE tally SET n = n - 1 WHERE name = old.state;
+        INSERT INTO tally VALUES (new.state, 1) ON CONFLICT (name) DO UPDATE SET n = n + 1;
+    END
+    """,
+    """
+    CREATE TRIGGER mail_ended AFTER UPDATE OF unread ON mail WHEN old.unread > new.unread BEGIN
+        UPDATE mailbox SET unread = unread - 1, size = size - old.size WHERE peer_id = old.to_id;
+    END
+    """,
+    """
+    CREATE TRIGGER mail_purged AFTER DELETE ON mail BEGIN
+        UPDATE tally SET n = n - 1 WHERE name = old.state;
+        INSERT INTO tally VALUES ('purged', 1) ON CONFLICT (name) DO UPDATE SET n = n + 1;
+    END
+    """,
+)
+
+MIGRATIONS: tuple[tuple[str, ...], ...] = (_FIRST,)
+
+
+def migrate(db: sqlite3.Connection) -> None:
+    """Bring the schema to this version, in one transaction.
+
+    Raises:
+        StoreError: a newer version of claude-peers has been here.
+    """
+    (version,) = db.execute("PRAGMA user_version").fetchone()
+    if version == len(MIGRATIONS):
+        return
+    if version > len(MIGRATIONS):
+        raise StoreError(
+            f"The database has schema {version}, this version knows {len(MIGRATIONS)}",
+            "Upgrade claude-peers; until then this session uses the broker of a newer one.",
+        )
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        for statements in MIGRATIONS[version:]:
+            for statement in statements:
+                db.execute(statement)
+        db.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
+        db.execute("COMMIT")
+    except BaseException:
+        db.execute("ROLLBACK")
+        raise

