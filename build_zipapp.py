@@ -36,8 +36,8 @@ ROOT = Path(__file__).resolve().parent
 SUPPORTED = range(11, 15)
 LAYERS = {"psutil": ("psutil",), "sdk": ("mcp", "cryptography")}  # layer: its requirements
 # The systems that need psutil, with what its wheels call them: a file built here runs there too.
-ELSEWHERE = {"macosx_arm64": "macosx_11_0_arm64", "macosx_x86_64": "macosx_10_9_x86_64"}
-ELSEWHERE |= {"win_amd64": "win_amd64"}
+APPLE = {"macosx_arm64": "macosx_11_0_arm64", "macosx_x86_64": "macosx_10_9_x86_64"}
+ELSEWHERE = APPLE | {"win_amd64": "win_amd64"}
 UNWANTED = {"__pycache__", "RECORD", "REQUESTED", "INSTALLER", "direct_url.json", "py.typed"}
 
 COMPILE = """
@@ -293,8 +293,7 @@ def main() -> None:
         except subprocess.CalledProcessError as error:
             raise SystemExit(f"{error}\n{error.stdout}{error.stderr}") from None
     write(asked.output, content)
-    versions = ", ".join(f"3.{python.minor}" for python in pythons)
-    print(f"{asked.output}: {len(content) / 2**20:.1f} MiB, compiled for Python {versions}")
+    print(f"{asked.output}: {len(content) / 2**20:.1f} MiB for", *(each.folder for each in pythons))
 
 
 if __name__ == "__main__":

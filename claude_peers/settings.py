@@ -28,10 +28,7 @@ def _text(_name: str, value: str) -> str:
 
 def _number(least: int, most: int) -> Callable[[str, str], int]:
     def read(name: str, value: str) -> int:
-        try:
-            number = int(value)
-        except ValueError:
-            number = least - 1
+        number = int(value) if value.isdecimal() and value.isascii() else least - 1
         if not least <= number <= most:
             raise SettingsError(name, value, f"Use a whole number from {least} to {most}.")
         return number
@@ -84,7 +81,7 @@ def _broker_url(name: str, value: str) -> str:
         scheme, host, port = parts.scheme, parts.hostname, parts.port
     except ValueError:
         scheme, host, port = "", None, None
-    if scheme != "http" or not host:
+    if scheme != "http" or not host or port == 0:
         raise SettingsError(name, value, "Use http://127.0.0.1:PORT.")
     if host not in LOOPBACK:
         raise SettingsError(
@@ -137,7 +134,7 @@ class Settings:
     )  # fmt: skip
     push: str = _setting(
         "CLAUDE_PEERS_PUSH", "auto", _choice("auto", "channel", "off"),
-        "how messages reach the agent unasked: channel counts the channel as proven, off never pushes",
+        "how messages reach the agent: channel takes the channel as proven, off never pushes",
     )  # fmt: skip
     summary: str = _setting(
         "CLAUDE_PEERS_SUMMARY", "auto", _choice("auto", "git", "openai", "off"),
@@ -174,7 +171,7 @@ class Settings:
     @property
     def database_path(self) -> str:
         """The database's absolute path."""
-        return os.path.abspath(os.path.expanduser(self.database))  # noqa: PTH100, PTH111 - no pathlib on this path
+        return os.path.abspath(os.path.expanduser(self.database))
 
     @property
     def state_folder(self) -> str:

@@ -11,7 +11,7 @@ from claude_peers.broker import registration
 from claude_peers.broker.leases import ACK_WITHIN, Handout, Leases
 from claude_peers.broker.ports import Claim, Clock, Here, Store, Transport
 from claude_peers.broker.roster import Roster
-from claude_peers.core import access, discovery, liveness
+from claude_peers.core import access, discovery, identity, liveness
 from claude_peers.core.delivery import DIRECT_TTL, Event
 from claude_peers.core.limits import SENDERS, SUMMARY, Bucket, Limits, check_text, spend
 from claude_peers.core.models import (
@@ -85,6 +85,8 @@ class Broker:
 
     async def register(self, caller: Caller, request: RegisterRequest) -> registration.Registration:
         """Let a peer in, or in again."""
+        if any(identity.shares_key(request.keys, peer) for peer in self._unlinked()):
+            await self.sweep()  # the holder of the newcomer's mailbox may have died unnoticed
         joined = registration.register(
             self.roster,
             caller,
@@ -116,8 +118,7 @@ class Broker:
 
     async def list_peers(self, request: ListPeersRequest) -> list[Peer]:
         """Return the present peers of a scope, those with a live connection as just seen."""
-        unlinked = [p for p in self.roster.present() if not self.transport.reaches(p.id)]
-        if len(unlinked) <= PROBED:
+        if len(self._unlinked()) <= PROBED:
             await self.sweep()
         found = discovery.visible(
             self.roster.present(),
@@ -257,6 +258,9 @@ class Broker:
 
     async def _leave(self, peer: Peer, presence: Presence) -> None:
         await self.roster.put(registration.leave(peer, presence, at=self._at()))
+
+    def _unlinked(self) -> list[Peer]:
+        return [peer for peer in self.roster.present() if not self.transport.reaches(peer.id)]
 
     def _mine(self, caller: Caller, peer_id: str) -> Peer | None:
         """Return the peer if it is known, after seeing that the caller may act for it."""

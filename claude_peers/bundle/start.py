@@ -16,7 +16,6 @@ library. What a warm start does not need is imported in the function that needs 
 """
 
 # pathlib would cost every start some milliseconds:
-# ruff: noqa: PTH100, PTH103, PTH105, PTH111, PTH116, PTH117, PTH118, PTH120, PTH123
 import os
 import stat
 import sys

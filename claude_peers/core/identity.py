@@ -58,6 +58,11 @@ def key(kind: str, *parts: str) -> str:
     return f"{kind}:{digest[:32]}"
 
 
+def shares_key(keys: Collection[str], peer: Peer) -> bool:
+    """Whether one of `keys` is the peer's."""
+    return not set(keys).isdisjoint(peer.keys)
+
+
 def predecessor(keys: Iterable[str], peers: Collection[Peer]) -> Peer | None:
     """Return the peer whose mailbox a newcomer with `keys` adopts, strongest key first."""
     for wanted in keys:

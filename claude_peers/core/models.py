@@ -157,7 +157,6 @@ class Caller(Protocol):
     @property
     def token_hash(self) -> str | None:
         """SHA-256 of the presented bearer token, hexadecimal, or None."""
-
         ...
 
     @property

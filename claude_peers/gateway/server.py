@@ -170,7 +170,8 @@ class HttpProtocol(asyncio.Protocol):
             return
         body = bytes(self._buffer[: head.content_length])
         del self._buffer[: head.content_length]
-        self._http.receive_data(body)
+        if body:  # for h11 no bytes mean the end of the connection
+            self._http.receive_data(body)
         while self._http.next_event() not in (h11.NEED_DATA, h11.PAUSED):
             if self._http.their_state is h11.DONE:
                 break

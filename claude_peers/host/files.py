@@ -5,7 +5,6 @@ refused, with the remedy, and its target is not touched. What exists is never op
 make it private, because closing a file drops the POSIX locks that this process has on it, and a
 database's locks are such. Where files have no permission bits (Windows) these are not looked at.
 """
-# ruff: noqa: PTH101, PTH102, PTH105, PTH108, PTH118, PTH120 - no pathlib on a follower's path
 
 import errno
 import os
@@ -26,7 +25,7 @@ _OTHERS = 0o077
 _OTHERS_WRITE = 0o022
 _SECRET = 32
 """Bytes of the secret; twice as many characters in its file."""
-_PATIENCE = 50
+_PATIENCE = 20
 _PAUSE = 0.01
 """How often, and for how many seconds each, an unfinished secret is waited for."""
 

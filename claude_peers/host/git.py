@@ -3,7 +3,6 @@
 The files may be anybody's: only small plain files are read, and nothing in them is run. Where git
 itself is run, for the list of recent files, it runs without network, prompts, hooks and locks.
 """
-# ruff: noqa: PTH112, PTH113, PTH115, PTH117, PTH118, PTH119, PTH120 - no pathlib on a follower's path
 
 import os
 import re
@@ -121,7 +120,7 @@ def _branch(git_dir: str) -> str:
     if _COMMIT.fullmatch(head):
         return head[:_SHORT]
     ref = head.removeprefix("ref: ").strip()
-    if ref == head or ref == _UNTOLD:
+    if ref in (head, _UNTOLD):
         return ""
     name = ref.removeprefix("refs/heads/")
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
@@ -152,7 +151,7 @@ def _program(path: str, name: str = "git.exe" if os.name == "nt" else "git") -> 
 
 def _run(command: Sequence[str], timeout: float) -> str:
     """Return what a command prints, nothing if it fails or takes too long."""
-    import subprocess  # noqa: S404 - git by its full path
+    import subprocess
 
     environ = {key: text for key, text in os.environ.items() if key not in _MISLEADING} | _QUIET  # noqa: TID251 - git inherits it
     try:

@@ -70,7 +70,7 @@ def boot_id() -> str:
 def pid_namespace() -> str:
     """Return the namespace in which our pids count, like `pid:[4026531836]`."""
     try:
-        return os.readlink("/proc/self/ns/pid")  # noqa: PTH115 - no pathlib on a follower's path
+        return os.readlink("/proc/self/ns/pid")
     except OSError:
         return ""
 
@@ -101,7 +101,7 @@ def revive(process: Process) -> bool:
 def read(path: str) -> bytes | None:
     """Return a small file's bytes, None if it cannot be read."""
     try:
-        with open(path, "rb") as file:  # noqa: PTH123 - no pathlib on a follower's path
+        with open(path, "rb") as file:
             return file.read()
     except OSError:
         return None

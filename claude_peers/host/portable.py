@@ -157,7 +157,7 @@ def _ask(pid: int, question: "Callable[[psutil.Process], Fact]") -> Fact | None:
 
 def _output(*command: str) -> str:
     """Return what a tool of the system prints, nothing if it cannot be run."""
-    import subprocess  # noqa: S404 - fixed arguments, absolute path
+    import subprocess
 
     try:
         done = subprocess.run(  # noqa: S603 - fixed arguments, absolute path

@@ -1,10 +1,10 @@
 """Who is at the other end of a loopback connection, as the system knows it.
 
-Linux tells any user the owner of any socket: the kernel is asked for exactly one (NETLINK_SOCK_DIAG,
-some 15 microseconds), and only where it does not answer are its tables read (milliseconds). Two
-answers must not be believed: a socket without an inode has no owner any more and is shown as
-root's, and a look-up that finds no connection may return who listens on that port instead.
-Elsewhere the owner of a connection is unknown.
+Linux tells any user the owner of any socket: the kernel is asked for exactly one, in some 15
+microseconds (NETLINK_SOCK_DIAG), and only where it does not answer are its tables read, which
+takes milliseconds. Two answers must not be believed: a socket without an inode has no owner any
+more and is shown as root's, and a look-up that finds no connection may return who listens on
+that port instead. Elsewhere the owner of a connection is unknown.
 """
 
 import os
@@ -57,7 +57,7 @@ def holds(pid: int, inode: int) -> bool:
     """Whether `pid` has the socket `inode` open; False if we may not look."""
     folder = f"/proc/{pid}/fd"
     try:
-        names = os.listdir(folder)  # noqa: PTH208 - no pathlib on a follower's path
+        names = os.listdir(folder)
     except OSError:
         return False
     return any(_target(f"{folder}/{name}") == f"socket:[{inode}]" for name in names)
@@ -82,7 +82,7 @@ def listener_pids(port: int) -> list[int]:
     found = _listener(port)
     if found is None:
         return []
-    pids = [int(name) for name in os.listdir("/proc") if name.isdecimal()]  # noqa: PTH208 - no pathlib on a follower's path
+    pids = [int(name) for name in os.listdir("/proc") if name.isdecimal()]
     return sorted(pid for pid in pids if holds(pid, found.inode))
 
 
@@ -152,6 +152,6 @@ def _hexadecimal(address: _Address) -> str:
 
 def _target(link: str) -> str:
     try:
-        return os.readlink(link)  # noqa: PTH115 - no pathlib on a follower's path
+        return os.readlink(link)
     except OSError:  # closed in the meantime
         return ""

@@ -125,10 +125,7 @@ class Office:
         if self._given_up:
             return
         self._given_up = True
-        if self._watchdog is not None:
-            self._watchdog.stop()
-        if self._rounds is not None:
-            self._rounds.cancel()
+        self._stop_rounds()
         if self._server is not None:
             await self._server.stop_accepting(within=GRACE)
         elif self._listener is not None:
@@ -140,6 +137,12 @@ class Office:
             self._server.hang_up()
         if not self.ended.done():
             self.ended.set_result(why)
+
+    def _stop_rounds(self) -> None:
+        if self._watchdog is not None:
+            self._watchdog.stop()
+        if self._rounds is not None:
+            self._rounds.cancel()
 
     # Taking office
 

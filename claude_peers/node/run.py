@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Iterator
 
 from claude_peers.core.errors import ClaudePeersError
-from claude_peers.host import paths, processes
+from claude_peers.host import paths
 from claude_peers.node.node import Node
 from claude_peers.session.early import Early
 from claude_peers.session.server import Session

@@ -8,6 +8,7 @@ their checks run under a `mcp list` command line and are soon over.
 
 import asyncio
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 ASKS_FOR_PROMPTS = ("claude-code", "gemini-cli-mcp-client", "qwen-code", "mcp-test-client")
 LISTED_FOR = 0.100
@@ -26,7 +27,7 @@ def is_check(command_lines: Sequence[Sequence[str]]) -> bool:
     """Whether one of the command lines is a health check: `mcp` and one of its verbs."""
     for words in command_lines:
         first = list(words[:_WORDS])
-        if any(a == "mcp" and b in _VERBS for a, b in zip(first, first[1:], strict=False)):
+        if any(a == "mcp" and b in _VERBS for a, b in pairwise(first)):
             return True
     return False
 

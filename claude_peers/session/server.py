@@ -4,7 +4,6 @@ import asyncio
 import logging
 import os
 from collections.abc import Callable, Coroutine
-from dataclasses import replace
 from typing import Any
 
 from claude_peers.client.client import PATIENCE, Client

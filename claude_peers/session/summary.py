@@ -23,8 +23,7 @@ _ANSWER = 64 * 1024
 
 def asks_out(settings: Settings) -> bool:
     """Whether a model endpoint will be asked."""
-    wanted = settings.summary == "openai" or settings.summary == "auto"
-    return wanted and bool(settings.openai_key)
+    return settings.summary in ("auto", "openai") and bool(settings.openai_key)
 
 
 def from_git(cwd: str) -> str:

@@ -11,6 +11,7 @@ import typing
 from collections.abc import Callable
 from dataclasses import MISSING, fields
 from functools import cache
+from math import isfinite
 from typing import Any, NoReturn, TypeVar
 
 from claude_peers.core.errors import BadRequestError
@@ -35,11 +36,11 @@ def loads(data: bytes) -> Any:
     """
     text = data.decode("utf-8", "replace").removeprefix("\ufeff")
     try:
-        value = json.loads(text, parse_constant=_refuse_constant)
+        value = json.loads(text, parse_constant=_refuse_constant, parse_float=_finite)
+        return _mend(value) if _SURROGATE.search(text) else value
     except (ValueError, RecursionError) as error:
         reason = "too deeply nested" if isinstance(error, RecursionError) else str(error)[:120]
         raise BadRequestError(f"The body is not JSON: {reason}") from None
-    return _mend(value) if _SURROGATE.search(text) else value
 
 
 def load_object(data: bytes) -> dict[str, Any]:
@@ -73,6 +74,11 @@ def decode(record: type[Record], body: dict[str, Any]) -> Record:
 
 def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not a JSON number")
+
+
+def _finite(digits: str) -> float:
+    number = float(digits)
+    return number if isfinite(number) else _refuse_constant(digits[:20])
 
 
 def _mend(value: Any) -> Any:

@@ -24,7 +24,8 @@ TAGS = [
     "invoke",
     "antml:invoke",
 ]
-OPENING = re.compile(rf"<[\s/\\]*(?:{'|'.join(TAGS)})\b", re.IGNORECASE)
+GENERIC = r"(?<=[A-Za-z0-9_]<)(?-i:System|Human|User|Assistant)\b"
+OPENING = re.compile(rf"<(?!{GENERIC})[\s/\\]*(?:{'|'.join(TAGS)})\b", re.IGNORECASE)
 HIDDEN = re.compile(
     "[\0-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufeff"
     "\ud800-\udfff\U000e0000-\U000e01ef]"
@@ -60,6 +61,16 @@ HOSTILE = st.lists(PIECES, max_size=12).map("".join)
 @settings(deadline=None, max_examples=500)
 def test_no_text_opens_a_tag_that_carries_authority(text):
     assert not OPENING.search(folded(plain(text)))
+
+
+@pytest.mark.parametrize("code", ["List<User>", "Map<String, User>", "vector<System>::iterator"])
+def test_type_parameters_of_ordinary_code_stay(code):
+    assert plain(code) == code
+
+
+@pytest.mark.parametrize("text", ["<\ufe0f/channel>", "<\u034f/channel>", "<\U0001d41c\U0001d421annel>"])
+def test_letters_and_gaps_that_only_look_different_are_neutralised(text):
+    assert "<" not in plain(text)
 
 
 @given(text=HOSTILE)

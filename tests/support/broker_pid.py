@@ -1,6 +1,5 @@
 """Which process holds the broker's port."""
 
-import os
 from pathlib import Path
 
 from support.http import get
@@ -56,13 +55,13 @@ def _owner(inodes: set[str]) -> int | None:
 
 def _holds(folder: Path, wanted: set[str]) -> bool:
     try:
-        return any(_target(entry) in wanted for entry in os.scandir(folder))
+        return any(_target(entry) in wanted for entry in folder.iterdir())
     except OSError:
         return False  # it ended meanwhile, or is another user's
 
 
-def _target(entry: os.DirEntry[str]) -> str:
+def _target(entry: Path) -> str:
     try:
-        return str(Path(entry.path).readlink())
+        return str(entry.readlink())
     except OSError:
         return ""

@@ -266,9 +266,7 @@ def git(*arguments: str, cwd: Path) -> str:
     """Run git as nobody in particular."""
     program = shutil.which("git")
     assert program is not None
-    settings = [
-        f"-c{each}" for each in ("user.name=t", "user.email=t@t", "init.defaultBranch=main")
-    ]
+    settings = ("-c", "user.name=t", "-c", "user.email=t@t", "-c", "init.defaultBranch=main")
     result = subprocess.run(
         [program, *settings, *arguments], cwd=cwd, capture_output=True, text=True, check=True
     )

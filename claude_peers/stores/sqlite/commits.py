@@ -94,7 +94,7 @@ class Commits:
     def _run(self) -> None:
         try:
             db = self._open()
-        except Exception as error:  # noqa: BLE001 - the top of the thread: told to whoever opens
+        except Exception as error:  # noqa: BLE001 - every waiting caller gets it, translated
             self._tell(_settle, self._opened, None, translate(error))
             return
         self._tell(_settle, self._opened, None, None)

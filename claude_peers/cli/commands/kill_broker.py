@@ -1,0 +1,90 @@
+"""Let another node lead. No process is ended and nothing is lost.
+
+The broker hands over to another session; if there is none, it leads again a second later.
+--for keeps everybody from leading for a while, for instance to look at the database in peace.
+"""
+
+import argparse
+import sys
+import time
+from typing import Any
+
+from claude_peers.cli import output
+from claude_peers.cli.reach import Broker
+from claude_peers.core.errors import NoBrokerError
+
+WITHIN = 4.0
+"""Seconds to wait for the next leader."""
+LONGEST = 3600
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Take how long nobody should lead."""
+    parser.add_argument(
+        "--for",
+        dest="hold",
+        type=_seconds,
+        default=0.0,
+        metavar="60s",
+        help="keep every node from leading for so long (s, m; at most an hour)",
+    )
+
+
+def run(options: argparse.Namespace) -> int:
+    """Ask the leader to step down, then tell who leads."""
+    try:
+        with Broker() as broker:
+            if not broker.ours:
+                return _not_ours(options)
+            before = broker.status()
+            if not options.json:
+                output.say(f"Broker has {before.get('peers')} peer(s). Shutting down...")
+            body = {"hold_ms": round(options.hold * 1000)}
+            broker.ask("/admin/step-down", body, authenticate=True)
+    except NoBrokerError:
+        if not options.json:
+            output.say("Broker is not running.")
+        raise
+    after = _next_leader(before) if not options.hold else None
+    if options.json:
+        output.tell({"stopped": before, "leads_now": after})
+        return output.OK
+    output.say("Broker stopped.")
+    if options.hold:
+        output.say(f"Nobody leads for {options.hold:g} s.")
+    elif after is None:
+        output.say("Nobody leads yet; the next session that starts will.")
+    else:
+        output.say(f"Leads now: pid {after.get('pid')}, epoch {after.get('epoch')}.")
+    return output.OK
+
+
+def _not_ours(options: argparse.Namespace) -> int:
+    remedy = "It is another implementation's broker; end it with that one's own command."
+    if options.json:
+        output.tell({"stopped": None, "remedy": remedy})
+    else:
+        print(f"Failed: nothing was stopped\n{remedy}", file=sys.stderr)
+    return output.FAILED
+
+
+def _next_leader(before: dict[str, Any]) -> dict[str, Any] | None:
+    end = time.monotonic() + WITHIN
+    while time.monotonic() < end:
+        time.sleep(0.02)
+        try:
+            with Broker() as broker:
+                status = broker.status()
+        except NoBrokerError:
+            continue
+        if status.get("epoch", 0) > before.get("epoch", 0):
+            return status
+    return None
+
+
+def _seconds(text: str) -> float:
+    scale = {"s": 1.0, "m": 60.0}.get(text[-1:], 0.0)
+    number = text[:-1] if scale else text
+    if not number.isdecimal() or int(number) * (scale or 1.0) > LONGEST:
+        raise argparse.ArgumentTypeError(f"{text!r} is not like 60s or 5m, at most an hour")
+    return int(number) * (scale or 1.0)

@@ -1,0 +1,44 @@
+"""List the peers of this machine."""
+
+import argparse
+import sys
+from typing import Any
+
+from claude_peers.cli import output
+from claude_peers.cli.reach import Broker
+from claude_peers.core.errors import NoBrokerError
+from claude_peers.core.text import one_line
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Take no arguments but `--names`."""
+    parser.add_argument("--names", action="store_true", help="print only names, one a line")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Print one peer after the other; exit 6 if there is no broker."""
+    try:
+        with Broker() as broker:
+            peers = broker.peers()
+    except NoBrokerError:
+        if not options.json:
+            output.say("Broker is not running.")
+        raise
+    if options.json:
+        output.tell(peers)
+    elif options.names:
+        output.say("\n".join(one_line(str(peer.get("name", peer["id"])), 64) for peer in peers))
+    elif peers:
+        output.say("\n".join(line for peer in peers for line in _lines(peer)))
+    else:
+        output.say("No peers registered.")
+        print("Start an agent session with claude-peers; it shows up here.", file=sys.stderr)
+    return output.OK
+
+
+def _lines(peer: dict[str, Any]) -> list[str]:
+    lines = [f"{peer['id']}  PID:{peer['pid']}  {one_line(str(peer['cwd']), 1024)}"]
+    for label, name in (("Name", "name"), ("Summary", "summary")):
+        if peer.get(name):
+            lines.append(f"  {label}: {one_line(str(peer[name]), 500)}")
+    return lines

@@ -1,0 +1,70 @@
+"""What a command prints: text for people, JSON for programs, errors with a remedy."""
+
+import json
+import os
+import sys
+from typing import Any
+
+from claude_peers.core.errors import ClaudePeersError
+
+OK = 0
+FAILED = 1
+USAGE = 2
+TIMED_OUT = 3
+NO_SUCH_PEER = 4
+CONFLICT = 5
+NO_BROKER = 6
+UNDELIVERABLE = 7
+
+_CODES = {
+    "no_broker": NO_BROKER,
+    "peer_not_found": NO_SUCH_PEER,
+    "peer_ambiguous": NO_SUCH_PEER,
+    "dedupe_conflict": CONFLICT,
+    "mailbox_full": UNDELIVERABLE,
+    "rate_limited": UNDELIVERABLE,
+    "bad_setting": USAGE,
+}
+_STYLES = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33", "cyan": "36"}
+
+
+def exit_code(error: ClaudePeersError) -> int:
+    """Return the exit code that an error has; the README lists them."""
+    return _CODES.get(error.code, FAILED)
+
+
+def colourful(stream: Any) -> bool:
+    """Whether a stream is a terminal that wants colours."""
+    if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
+        return False
+    return bool(stream.isatty())
+
+
+def style(text: str, *names: str) -> str:
+    """Return `text` in bold or a colour, where stdout shows it."""
+    if not colourful(sys.stdout):
+        return text
+    codes = ";".join(_STYLES[name] for name in names)
+    return f"\x1b[{codes}m{text}\x1b[0m"
+
+
+def say(text: str = "") -> None:
+    """Print a line for people."""
+    print(text, flush=True)
+
+
+def tell(value: Any) -> None:
+    """Print a value for programs, alone on stdout."""
+    print(json.dumps(value, ensure_ascii=False), flush=True)
+
+
+def complain(error: ClaudePeersError, *, as_json: bool) -> int:
+    """Print an error on stderr; return its exit code."""
+    if as_json:
+        told: dict[str, Any] = {"code": error.code, "message": error.fact, "remedy": error.remedy}
+        if error.retry_after is not None:
+            told["retry_after"] = error.retry_after
+        print(json.dumps({"error": told}, ensure_ascii=False), file=sys.stderr)
+    else:
+        print(f"Failed: {error.fact}\n{error.remedy}", file=sys.stderr)
+    return exit_code(error)

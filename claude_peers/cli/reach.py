@@ -1,0 +1,88 @@
+"""A command's way to the broker: find the port, verify who listens, ask."""
+
+import os
+from collections.abc import Mapping
+from typing import Any, Self
+
+from claude_peers import settings
+from claude_peers.client.errors import checked
+from claude_peers.client.http import BrokerHttp
+from claude_peers.host import files, processes, sockets
+
+
+class Broker:
+    """A verified connection to this user's broker; use it as a context manager.
+
+    Args:
+        environ: the environment to find it by, the process's own by default.
+
+    Raises:
+        NoBrokerError: there is none, or none that can be trusted.
+        SettingsError: an environment variable cannot be used.
+    """
+
+    def __init__(self, environ: Mapping[str, str] | None = None) -> None:
+        self.settings = settings.load(environ)
+        self.port = self.settings.broker_port
+        secret = None
+        if os.path.isdir(self.settings.state_folder):
+            secret = _secret(self.settings.state_folder)
+            self.port = _other_port(self.settings) or self.port
+        self._http = BrokerHttp(
+            self.port,
+            secret=secret,
+            trust_listener=self.settings.trust_listener,
+            listener_uid=sockets.listener_uid,
+            own_uid=processes.user_id(),
+        )
+
+    @property
+    def url(self) -> str:
+        """Where the broker is."""
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def ours(self) -> bool:
+        """Whether it is a claude-peers of this user, not another implementation."""
+        return self._http.proven
+
+    def __enter__(self) -> Self:
+        """Connect."""
+        self._http.open()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Hang up."""
+        self._http.close()
+
+    def status(self) -> dict[str, Any]:
+        """Return what the broker says of itself and its node."""
+        _, answer = self._http.get("/status" if self.ours else "/health")
+        return answer if isinstance(answer, dict) else {}
+
+    def peers(self) -> list[dict[str, Any]]:
+        """Return the peers of this machine."""
+        found: list[dict[str, Any]] = self.ask("/list-peers", {"scope": "machine"})
+        return found
+
+    def ask(self, operation: str, body: dict[str, Any], *, authenticate: bool = False) -> Any:
+        """Return the answer to a request.
+
+        Raises:
+            RefusedError: the broker refused.
+        """
+        status, answer = self._http.post(operation, body, authenticate=authenticate)
+        return checked(operation, status, answer)
+
+
+def _secret(folder: str) -> bytes | None:
+    """Return the user's secret if there is one; a command makes none."""
+    return files.secret(folder) if os.path.exists(os.path.join(folder, "secret")) else None
+
+
+def _other_port(chosen: settings.Settings) -> int | None:
+    """Return the port that this user's broker moved to, if another user has the usual one."""
+    if chosen.broker_url or chosen.environ.get("CLAUDE_PEERS_PORT"):
+        return None
+    told = files.read_private(os.path.join(chosen.state_folder, "port"))
+    return int(told) if told and told.isdigit() else None
