@@ -28,7 +28,8 @@ def _text(_name: str, value: str) -> str:
 
 def _number(least: int, most: int) -> Callable[[str, str], int]:
     def read(name: str, value: str) -> int:
-        number = int(value) if value.isdecimal() and value.isascii() else least - 1
+        digits = value.isascii() and value.isdecimal() and len(value) < 10  # noqa: PLR2004 - no number of ours is longer
+        number = int(value) if digits else least - 1
         if not least <= number <= most:
             raise SettingsError(name, value, f"Use a whole number from {least} to {most}.")
         return number

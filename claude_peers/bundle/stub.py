@@ -30,7 +30,7 @@ def newer_python():
     for minor in (14, 13, 12, 11):
         for folder in os.environ.get("PATH", "").split(os.pathsep):
             python = os.path.join(folder, "python3.%d" % minor)
-            if os.access(python, os.X_OK) and works(python):
+            if os.path.isabs(python) and os.access(python, os.X_OK) and works(python):
                 return python
 
 

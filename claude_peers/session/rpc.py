@@ -74,12 +74,12 @@ class _Call:
 
     id: Key
     line: _Line
-    task: asyncio.Task[None] | None = None
+    task: asyncio.Future[Result] | None = None
     cancelled: bool = False
     written: Callable[[bool], None] | None = None
 
 
-def failure(error: Exception) -> dict[str, Any]:
+def failure(error: BaseException) -> dict[str, Any]:
     """Return the JSON-RPC error for what a method raised; call it where the error is caught."""
     match error:
         case MethodError():
@@ -129,6 +129,7 @@ class Dispatcher:
         self._running: dict[Key, _Call] = {}
         self._writing: dict[Key, _Call] = {}
         self._unwritten = 0
+        self._closed = False
 
     @property
     def paused(self) -> bool:
@@ -162,6 +163,7 @@ class Dispatcher:
         tasks = [call.task for call in self._running.values() if call.task is not None]
         if tasks and grace:
             await asyncio.wait(tasks, timeout=grace)
+        self._closed = True
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -202,7 +204,8 @@ class Dispatcher:
             return
         line.open += 1
         self._running[request_id] = call
-        call.task = asyncio.get_running_loop().create_task(self._run(call, result))
+        call.task = asyncio.ensure_future(result)
+        call.task.add_done_callback(partial(self._ended, call))
 
     def _handler(self, method: str, params: Any, call: _Call) -> Handler:
         if call.id in self._running:
@@ -213,22 +216,19 @@ class Dispatcher:
             raise MethodError(INVALID_PARAMS, "The params must be an object")
         return self._methods[method]
 
-    async def _run(self, call: _Call, pending: Awaitable[Result]) -> None:
-        try:
-            self._answer(call, await pending)
-        except asyncio.CancelledError:
-            task = asyncio.current_task()
-            if task is None or task.cancelling():
-                raise
-            # Not this call was cancelled but something it waited for: the client must not hang.
-            self._fail(call, RuntimeError(f"request {call.id} waited for something cancelled"))
-        except Exception as error:  # noqa: BLE001 - the border: whatever a method raises is an answer
+    def _ended(self, call: _Call, task: asyncio.Future[Result]) -> None:
+        del self._running[call.id]
+        call.line.open -= 1
+        if task.cancelled():
+            if not (call.cancelled or self._closed):
+                # Something it waited for was cancelled, not the call: the client must not hang.
+                self._fail(call, RuntimeError(f"request {call.id} waited for something cancelled"))
+        elif (error := task.exception()) is not None:
             self._fail(call, error)
-        finally:
-            del self._running[call.id]
-            call.line.open -= 1
-            self._leave(call.line)
-            self._relieve()
+        else:
+            self._answer(call, task.result())
+        self._leave(call.line)
+        self._relieve()
 
     def _answer(self, call: _Call, result: Result) -> None:
         if isinstance(result, Reply):
@@ -242,7 +242,7 @@ class Dispatcher:
         if not call.cancelled:
             call.line.answers.append({"jsonrpc": "2.0", "id": call.id, "result": result})
 
-    def _fail(self, call: _Call, error: Exception) -> None:
+    def _fail(self, call: _Call, error: BaseException) -> None:
         if not call.cancelled:
             call.line.answers.append({"jsonrpc": "2.0", "id": call.id, "error": failure(error)})
 

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import os
+import sys
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -121,6 +122,8 @@ class Session:
         self._find_agent()
         self._begin()
         if self._settings.summary != "off" and self._problem is None:
+            if summary.asks_out(self._settings):
+                sys.stderr.write(summary.ANNOUNCEMENT)
             self._in_background(self._summarise())
 
     def _find_agent(self) -> agents.Agent:

@@ -18,6 +18,10 @@ from claude_peers.settings import Settings
 log = logging.getLogger(__name__)
 
 WITHIN = 5.0  # seconds, as upstream: claude-peers-mcp shared/summarize.ts
+ANNOUNCEMENT = (
+    "claude-peers: OPENAI_API_KEY is set, so a model endpoint is asked for this session's first "
+    "summary; CLAUDE_PEERS_SUMMARY=git keeps directory, branch and file names here.\n"
+)
 _ANSWER = 64 * 1024
 
 

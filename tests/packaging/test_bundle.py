@@ -30,27 +30,6 @@ def kept_copy(cache: Path, built: str) -> Path:
     return cache / built / start.FILE
 
 
-@pytest.fixture
-def held(monkeypatch: pytest.MonkeyPatch):
-    """Close at the end what a process would hold until it ends."""
-    opened: list[int] = []
-    real = os.open
-
-    def remember(path, flags: int, *rest: int) -> int:
-        descriptor = real(path, flags, *rest)
-        if flags & os.O_DIRECTORY:
-            opened.append(descriptor)
-        return descriptor
-
-    monkeypatch.setattr(os, "open", remember)
-    yield opened
-    for descriptor in opened:
-        try:
-            os.close(descriptor)
-        except OSError:
-            continue
-
-
 @pytest.mark.parametrize("base", ["/elsewhere", "not/absolute", ""])
 @pytest.mark.parametrize(("platform", "folders"), [("linux", Unix), ("darwin", MacOS)])
 def test_the_cache_is_where_platformdirs_would_have_it(
@@ -94,7 +73,7 @@ def test_what_pythonpath_names_comes_last() -> None:
 
 
 def test_a_start_puts_the_copy_first(
-    pyz: Path, kept_copy: Path, built: str, held, environ, monkeypatch: pytest.MonkeyPatch
+    pyz: Path, kept_copy: Path, built: str, environ, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "environ", environ)
     monkeypatch.setattr(sys, "path", [str(pyz), "/lib"])
@@ -116,7 +95,7 @@ def test_a_start_without_a_cache_stays_with_the_file(
 
 
 def test_a_copy_is_made_once_and_again_when_others_could_write_it(
-    pyz: Path, kept_copy: Path, built: str, held
+    pyz: Path, kept_copy: Path, built: str
 ) -> None:
     assert start.settle(str(pyz), str(kept_copy), built)
     first = kept_copy.stat().st_ino
@@ -206,7 +185,7 @@ def test_builds_that_nobody_used_for_a_month_are_swept(cache: Path) -> None:
     assert not old.exists()
 
 
-def test_an_old_build_that_runs_is_not_swept(cache: Path, held) -> None:
+def test_an_old_build_that_runs_is_not_swept(cache: Path) -> None:
     old = old_build(cache, "a", MONTH + 1)
     assert start.hold(str(old))
     os.utime(old, (-MONTH * 2, -MONTH * 2))
@@ -227,7 +206,7 @@ def test_a_link_among_the_builds_is_not_followed(cache: Path, tmp_path: Path) ->
     assert (target / start.FILE).exists()
 
 
-def test_a_start_marks_its_build_as_used(cache: Path, held) -> None:
+def test_a_start_marks_its_build_as_used(cache: Path) -> None:
     old = old_build(cache, "a", MONTH + 1)
 
     assert start.hold(str(old))
