@@ -66,11 +66,11 @@ class Server:
         for session in list(self.sessions):
             session.transport.close()
 
-    def ping(self) -> None:
-        """Give every session a sign of life."""
+    def ping(self, *, own: int) -> None:
+        """Give every session a sign of life, but not the one in this process (pid `own`)."""
         frame = frames.ping(self.app.broker.epoch)
         for session in self.sessions:
-            if not session.clogged:
+            if session.pid != own and not session.clogged:
                 session.write(frame)
 
     def session_changed(self, session: LiveProtocol, attached: bool) -> None:  # noqa: FBT001 - a state

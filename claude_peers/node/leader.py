@@ -233,7 +233,7 @@ class Office:
             if self._watchdog is not None:
                 self._watchdog.beat()
             if self._server is not None:
-                self._server.ping()
+                self._server.ping(own=self._me.pid)
             if beats % round(SWEEP_EVERY / frames.PING_EVERY) == 0:
                 try:
                     await broker.sweep()

@@ -193,8 +193,8 @@ class Node:
 
     def _look_at(self, link: Link) -> float:
         """Wake a stopped leader; return the seconds until the next look."""
-        if not isinstance(link, LiveLink):
-            return frames.SILENCE
+        if self._office is not None or not isinstance(link, LiveLink):
+            return 10 * frames.SILENCE
         quiet = asyncio.get_running_loop().time() - link.heard
         if quiet < frames.SILENCE:
             return frames.SILENCE - quiet

@@ -150,7 +150,10 @@ class Face:
         if isinstance(result, Reply):
             fate.written, result = result.written, result.result
         if fate.cancelled:  # and the tool did not let itself be stopped
+            from anyio.lowlevel import checkpoint
+
             self._done(key, fate, whole=False)
+            await checkpoint()  # raises: the SDK's first generation would answer a second time
         return result
 
     def _done(self, key: Key, fate: _Fate, *, whole: bool) -> None:

@@ -30,29 +30,29 @@ def take_over() -> tuple[int, int]:
     """Return private copies of stdin and stdout, and point the public ones elsewhere.
 
     From here on a stray `print`, also one in a child process, goes to stderr, and nobody else
-    reads the client's lines.
+    reads the client's lines. To be called before anything is opened: what is opened while a
+    standard descriptor is closed takes its place.
     """
-    wire = _private(0), _private(1)
     null = os.open(os.devnull, os.O_RDWR)
+    for fd in (0, 1, 2):
+        try:
+            os.fstat(fd)
+        except OSError:  # closed by whoever started us
+            os.dup2(null, fd)
+    wire = _private(0), _private(1)
     os.dup2(null, 0)
-    try:
-        os.dup2(2, 1)
-    except OSError:
-        os.dup2(null, 1)
+    os.dup2(2, 1)
     if null > 2:  # noqa: PLR2004 - the last standard descriptor
         os.close(null)
     return wire
 
 
 def _private(fd: int) -> int:
-    try:
-        if sys.platform == "win32":  # pragma: no cover - Windows has no fcntl
-            return os.dup(fd)
-        from fcntl import F_DUPFD_CLOEXEC, fcntl
+    if sys.platform == "win32":  # pragma: no cover - Windows has no fcntl
+        return os.dup(fd)
+    from fcntl import F_DUPFD_CLOEXEC, fcntl
 
-        return fcntl(fd, F_DUPFD_CLOEXEC, 3)
-    except OSError:  # closed by whoever started us
-        return os.open(os.devnull, os.O_RDWR)
+    return fcntl(fd, F_DUPFD_CLOEXEC, 3)
 
 
 def waitable(mode: int, *, platform: str = sys.platform) -> bool:

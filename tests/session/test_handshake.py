@@ -111,6 +111,7 @@ def test_anything_else_is_left_to_the_dispatcher(message):
 
 
 def test_the_early_answers_load_neither_the_event_loop_nor_json():
-    code = "import sys, claude_peers.session.handshake; print(*sys.modules)"
-    ran = subprocess.run([sys.executable, "-I", "-c", f"import sys; sys.path[:0] = {sys.path!r}; {code}"], capture_output=True, text=True, check=True)  # fmt: skip
+    code = f"import sys; sys.path[:] = {sys.path!r}; import claude_peers.session.handshake"
+    command = [sys.executable, "-I", "-S", "-c", f"{code}; print(*sys.modules)"]
+    ran = subprocess.run(command, capture_output=True, text=True, check=True)
     assert not {"asyncio", "json", "dataclasses", "mcp", "logging"} & {*ran.stdout.split()}

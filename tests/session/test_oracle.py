@@ -1,4 +1,4 @@
-"""The same conversations, held by our dispatcher and by the official SDK, must come out the same."""
+"""Conversations held by our dispatcher and by the official SDK must come out the same."""
 
 import asyncio
 import json
@@ -233,7 +233,7 @@ CONVERSATIONS: dict[str, list[Step]] = {
         b'{"id":99,"method":"ping"}', b'{"jsonrpc":"1.0","id":99,"method":"ping"}',
         b'{"jsonrpc":"2.0","id":true,"method":5}',
         b"\xef\xbb\xbf" + request(1, "ping"),
-        call(2, "echo", {"text": "x"})[:-4] + b"\xff\"}}}",
+        call(2, "echo", {"text": "x"})[:-4] + b'\xff"}}}',
     ],
     "answers to nothing": [
         b'{"jsonrpc":"2.0","id":5,"result":{}}',
@@ -320,7 +320,9 @@ EARLY = [request(1, "tools/list"), hello(NEWEST)]
 BARE = [request(1, "initialize", {"protocolVersion": NEWEST})]
 BATCH = [
     hello("2025-03-26"),
-    b"[" + b",".join((request(1, "ping"), INITIALIZED, call(2, "echo", {"text": "x"}), b"5")) + b"]",
+    b"["
+    + b",".join((request(1, "ping"), INITIALIZED, call(2, "echo", {"text": "x"}), b"5"))
+    + b"]",
 ]
 DIFFERENCES: dict[str, tuple[str, list[Step], Any, Any]] = {
     "before initialize": (

@@ -382,8 +382,9 @@ import asyncio, os, subprocess, sys
 sys.path[:0] = {path!r}
 from claude_peers.session.stdio import Input, Output, take_over
 
+reading, writing = take_over()
+
 async def main():
-    reading, writing = take_over()
     print("stray", flush=True)
     subprocess.run([sys.executable, "-c", "print(input())"], stderr=subprocess.DEVNULL)
     over = asyncio.Event()
