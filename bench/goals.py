@@ -96,8 +96,13 @@ async def m_push():
     M, insts, pooled = "goals: tools/call at A to channel notification at B", {}, {}
     try:
         for impl in IMPLS:
-            insts[impl.name] = await Inst(impl).cluster(3)
-            await insts[impl.name].settle(1.5)
+            inst = Inst(impl)
+            try:
+                await inst.cluster(3)
+                insts[impl.name] = await inst.settle(1.5)
+            except Exception as e:
+                R.note("push", impl.name, f"failed: {e!r}")
+                await inst.stop()
         for chunk in range(4 if OPT.quick else 8):
             for name, inst in insts.items():
                 st = Stream(inst.sessions[1], inst.sessions[2])

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -10,19 +10,21 @@ from typing import Any
 from claude_peers.broker import registration
 from claude_peers.broker.leases import ACK_WITHIN, Handout, Leases
 from claude_peers.broker.ports import Claim, Clock, Here, Store, Transport
+from claude_peers.broker.rates import Rates
 from claude_peers.broker.roster import Roster
 from claude_peers.core import access, discovery, identity, liveness
 from claude_peers.core.delivery import DIRECT_TTL, Event
-from claude_peers.core.limits import SENDERS, SUMMARY, Bucket, Limits, check_text, spend
+from claude_peers.core.errors import ClaudePeersError
+from claude_peers.core.limits import SUMMARY, Limits, check_text
 from claude_peers.core.models import (
     Caller,
     Draft,
     Message,
     Peer,
     PeerId,
-    Presence,
     Process,
     Receipt,
+    Trust,
 )
 from claude_peers.wire.records import (
     ListPeersRequest,
@@ -72,7 +74,7 @@ class Broker:
         self._here = here
         self._options = options
         self._leases = Leases()
-        self._spent: dict[str, Bucket] = {}
+        self._rates = Rates(options.limits)
         self._background: set[asyncio.Task[Any]] = set()
 
     async def open(self, leader: Process) -> int:
@@ -85,8 +87,9 @@ class Broker:
 
     async def register(self, caller: Caller, request: RegisterRequest) -> registration.Registration:
         """Let a peer in, or in again."""
-        if any(identity.shares_key(request.keys, peer) for peer in self._unlinked()):
-            await self.sweep()  # the holder of the newcomer's mailbox may have died unnoticed
+        holders = [p for p in self._unlinked() if identity.shares_key(request.keys, p)]
+        if holders:  # one of them may have died unnoticed, and its mailbox be the newcomer's
+            await self.sweep(holders)
         joined = registration.register(
             self.roster,
             caller,
@@ -95,21 +98,23 @@ class Broker:
             at=self._at(),
             required=self._options.require_token,
         )
-        if joined.replaced is not None:
-            await self._leave(joined.replaced, Presence.DEPARTED)
         if joined.changed:
             await self.roster.put(joined.peer)
-        self.heartbeat(joined.peer.id)
+        if joined.replaced is not None:
+            await self._left(joined.replaced)
+        self._heard_of(joined.peer.id)
         return joined
 
     async def unregister(self, caller: Caller, peer_id: str) -> None:
         """Let a peer go; its mail stays, and waits for a successor if one can be known."""
         if peer := self._mine(caller, peer_id):
-            await self._leave(peer, liveness.presence_after(peer))
+            await self._left(peer)
 
-    def heartbeat(self, peer_id: str) -> None:
-        """Take a sign of life."""
-        self.roster.alive(PeerId(peer_id), now=self._clock.monotonic(), at=self._at())
+    async def heartbeat(self, caller: Caller, peer_id: str) -> None:
+        """Take a sign of life; a peer that was only silent is there again."""
+        self._heard_of(peer_id)
+        if again := registration.come_back(self.roster, caller, peer_id):
+            await self.roster.put(again)
 
     async def set_summary(self, caller: Caller, peer_id: str, summary: str) -> None:
         """Change what a peer says about itself."""
@@ -140,7 +145,8 @@ class Broker:
         """Store a message for one peer, then offer it; return the receipt and the recipient."""
         sender = self._mine(caller, request.from_id)
         verified = sender is not None and access.speaks_for(caller, sender)
-        self._spend(request.from_id if verified else caller.source)
+        source = request.from_id if verified else caller.source
+        self._rates.spend(source, now=self._clock.monotonic())
         recipient = discovery.resolve(request.to_id, list(self.roster), host=self._here.host)
         check_text(request.text)
         draft = Draft(
@@ -162,13 +168,14 @@ class Broker:
         """Hand out unread mail; what becomes of it is settled later (see `broker.leases`)."""
         owner = PeerId(request.id)
         self._mine(caller, owner)
-        self.heartbeat(owner)
-        claim = Claim(
-            seen=() if request.ack_supported else self._leases.arrived(owner),
-            exclude=request.exclude,
-            limit=request.limit,
-        )
-        messages = await self.store.hand_out(owner, claim, now=self._clock.wall())
+        await self.heartbeat(caller, owner)
+        seen = () if request.ack_supported else self._leases.arrived(owner)
+        claim = Claim(seen=seen, exclude=request.exclude, limit=request.limit)
+        try:
+            messages = await self.store.hand_out(owner, claim, now=self._clock.wall())
+        except ClaudePeersError:
+            self._leases.begin(owner, list(seen)).written = True  # the next poll settles them
+            raise
         deadline = self._clock.monotonic() + ACK_WITHIN if request.ack_supported else None
         ids = [message.id for message in messages]
         return messages, self._leases.begin(owner, ids, deadline=deadline)
@@ -190,8 +197,9 @@ class Broker:
         """Apply evidence (SEE), a pushed mark (PUSH) or a return to messages of one mailbox."""
         owner = PeerId(peer_id)
         self._mine(caller, owner)
-        self._leases.acknowledge(owner, ids)
-        return await self.store.move(owner, ids, event, now=self._clock.wall())
+        moved = await self.store.move(owner, ids, event, now=self._clock.wall())
+        self._leases.acknowledge(owner, tuple(moved))
+        return moved
 
     async def owners(self, ids: tuple[int, ...]) -> dict[PeerId, tuple[int, ...]]:
         """Return whose mailboxes messages are in, for acknowledgements that do not say."""
@@ -211,10 +219,10 @@ class Broker:
         loop = asyncio.get_running_loop()
         loop.call_later(DYING, lambda: self.in_background(self.sweep()))
 
-    async def sweep(self) -> None:
-        """Let go of peers that are gone; give back what they had in hand."""
+    async def sweep(self, peers: Iterable[Peer] | None = None) -> None:
+        """Let go of peers (all, or some) that are gone; give back what they had in hand."""
         lost = liveness.gone(
-            self.roster,
+            self.roster if peers is None else peers,
             boot=self._here.boot,
             alive=self._here.alive,
             linked=self.transport.reaches,
@@ -223,7 +231,8 @@ class Broker:
         for peer in lost:
             log.info("peer %s is gone", peer.id)
             self._give_back(peer.id, self._leases.drop_all(peer.id))
-            await self._leave(peer, liveness.presence_after(peer))
+        at = self._at()
+        await self.roster.put(*(registration.gone(peer, left=False, at=at) for peer in lost))
 
     async def tidy(self) -> None:
         """Settle what is overdue: leases, messages past their time, forgotten peers."""
@@ -232,14 +241,7 @@ class Broker:
         touched = SLICE
         while touched == SLICE:
             touched = await self.store.tidy(now=self._clock.wall(), most=SLICE)
-        oldest = _iso(self._clock.wall() - liveness.FORGET)
-        old = [
-            peer
-            for peer in self.roster
-            if peer.presence is not Presence.PRESENT and peer.last_seen < oldest
-        ]
-        if old:
-            await self.roster.forget(old)
+        await self.roster.forget(gone_since=_iso(self._clock.wall() - liveness.FORGET))
 
     def in_background(self, work: Coroutine[Any, Any, Any]) -> None:
         """Run something nobody waits for; a failure is logged."""
@@ -254,10 +256,22 @@ class Broker:
 
     def _give_back(self, owner: PeerId, ids: tuple[int, ...]) -> None:
         if ids:
-            self.in_background(self.store.move(owner, ids, Event.RETURN, now=self._clock.wall()))
+            self.in_background(self._return(owner, ids))
 
-    async def _leave(self, peer: Peer, presence: Presence) -> None:
-        await self.roster.put(registration.leave(peer, presence, at=self._at()))
+    async def _return(self, owner: PeerId, ids: tuple[int, ...]) -> None:
+        now = self._clock.monotonic()
+        try:
+            await self.store.move(owner, ids, Event.RETURN, now=self._clock.wall())
+        except ClaudePeersError:
+            self._leases.begin(owner, list(ids), deadline=now)  # the next round tries again
+            raise
+
+    async def _left(self, peer: Peer) -> None:
+        # What it took last stays leased: a poll under the old id still settles it.
+        await self.roster.put(registration.gone(peer, left=True, at=self._at()))
+
+    def _heard_of(self, peer_id: str) -> None:
+        self.roster.alive(PeerId(peer_id), now=self._clock.monotonic(), at=self._at())
 
     def _unlinked(self) -> list[Peer]:
         return [peer for peer in self.roster.present() if not self.transport.reaches(peer.id)]
@@ -265,21 +279,13 @@ class Broker:
     def _mine(self, caller: Caller, peer_id: str) -> Peer | None:
         """Return the peer if it is known, after seeing that the caller may act for it."""
         peer = self.roster.get(peer_id)
-        if peer is not None:
-            access.check(caller, peer)
+        if peer is None:
+            access.check_unknown(caller, peer_id, required=self._options.require_token)
+        else:
+            access.check(caller, peer, required=self._options.require_token)
+            if caller.token_hash is not None and peer.trust is not Trust.TOKEN:
+                self.in_background(self.roster.bind(peer.id))
         return peer
-
-    def _spend(self, source: str) -> None:
-        if not self._options.limits.per_minute:
-            return
-        bucket = self._spent.pop(source, None)
-        try:
-            bucket = spend(bucket, self._options.limits, now=self._clock.monotonic())
-        finally:
-            if bucket is not None:
-                self._spent[source] = bucket
-        if len(self._spent) > SENDERS:
-            del self._spent[next(iter(self._spent))]
 
     def _at(self) -> str:
         return _iso(self._clock.wall())

@@ -68,10 +68,11 @@ class Leases:
     def _close(self, handouts: list[Handout]) -> tuple[int, ...]:
         ids: set[int] = set()
         for handout in handouts:
+            unsettled = self._open.get(handout.owner, [])
+            if handout not in unsettled:  # closed before: its messages may be in other hands
+                continue
             ids |= handout.ids
-            kept = [other for other in self._open.get(handout.owner, ()) if other is not handout]
-            if kept:
-                self._open[handout.owner] = kept
-            else:
-                self._open.pop(handout.owner, None)
+            unsettled.remove(handout)
+            if not unsettled:
+                del self._open[handout.owner]
         return tuple(sorted(ids))

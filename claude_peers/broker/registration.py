@@ -6,7 +6,8 @@ from dataclasses import dataclass, replace
 
 from claude_peers.broker.ports import Here
 from claude_peers.broker.roster import Roster
-from claude_peers.core import access, identity
+from claude_peers.core import access, identity, liveness
+from claude_peers.core.errors import NotYourPeerError
 from claude_peers.core.limits import KEYS, NAME, PATH, SUMMARY
 from claude_peers.core.models import Caller, Peer, PeerId, Presence, Process, Trust
 from claude_peers.core.text import one_line
@@ -44,7 +45,7 @@ def register(
     3. Proof of the secret and an identity key of a mailbox that nobody alive holds: adopts it.
     4. Everybody else is new.
     """
-    process = None if request.pid is None else here.identify(request.pid)
+    process = _process(request, here)
     proven = caller.knows_secret or (request.proof is not None and caller.proves(request.proof))
     shown = hash_token(request.token) if request.token else None
     known = roster.by_token(shown) or _by_process(roster, caller, process)
@@ -56,13 +57,15 @@ def register(
         trust = Trust.TOKEN
     token = token or secrets.token_hex(32)
     peer_id = known.id if known else identity.mint(secrets.randbelow, roster.names())
+    host = one_line(request.hostname or here.host, NAME)
+    twin = _unproven_twin(roster, request.pid, host) if not known and trust is Trust.OPEN else None
     peer = Peer(
         id=peer_id,
-        name=_name(roster, request, known, peer_id),
+        name=_free_name(roster, _wanted(request, known, peer_id), peer_id, leaving=twin),
         process=process,
         pid=request.pid,
         boot=here.boot,
-        host=one_line(request.hostname or here.host, NAME),
+        host=host,
         cwd=request.cwd[:PATH],
         git_root=request.git_root and request.git_root[:PATH],
         repo=request.repo and request.repo[:PATH],
@@ -77,8 +80,14 @@ def register(
         last_seen=at,
     )
     changed = known is None or replace(known, last_seen=at) != peer
-    replaced = None if known else _unproven_twin(roster, peer)
-    return Registration(peer, token, changed, replaced)
+    return Registration(peer, token, changed, twin)
+
+
+def _process(request: RegisterRequest, here: Here) -> Process | None:
+    """Return the process of a pid of this machine; another machine's says nothing here."""
+    if request.pid is None or request.hostname not in (None, "", "localhost", here.host):
+        return None
+    return here.identify(request.pid)
 
 
 def _by_process(roster: Roster, caller: Caller, process: Process | None) -> Peer | None:
@@ -90,30 +99,48 @@ def _by_process(roster: Roster, caller: Caller, process: Process | None) -> Peer
     return None
 
 
-def _unproven_twin(roster: Roster, peer: Peer) -> Peer | None:
+def _unproven_twin(roster: Roster, pid: int | None, host: str) -> Peer | None:
     """Upstream replaces whoever has the same pid; here only one unproven peer another."""
-    if peer.pid is None or peer.trust is not Trust.OPEN:
-        return None
     for other in roster.present():
-        if other.pid == peer.pid and other.trust is Trust.OPEN and other.host == peer.host:
+        if pid is not None and (other.pid, other.trust, other.host) == (pid, Trust.OPEN, host):
             return other
     return None
 
 
-def _name(roster: Roster, request: RegisterRequest, known: Peer | None, peer_id: PeerId) -> str:
-    wanted = (
-        identity.as_name(request.name or request.agent_name or "")
-        if (request.name or request.agent_name)
-        else (known.name if known else _default_name(request, peer_id))
-    )
-    return identity.free_name(wanted, roster.names(without=peer_id) - {peer_id})
-
-
-def _default_name(request: RegisterRequest, peer_id: PeerId) -> str:
+def _wanted(request: RegisterRequest, known: Peer | None, peer_id: PeerId) -> str:
+    if asked := request.name or request.agent_name:
+        return identity.as_name(asked)
+    if known is not None:
+        return known.name
     folder = (request.git_root or request.cwd).replace("\\", "/").rstrip("/").rpartition("/")[2]
     return identity.as_name(folder) if folder else str(peer_id)
 
 
-def leave(peer: Peer, presence: Presence, *, at: str) -> Peer:
-    """Return a peer that is not there any more."""
-    return replace(peer, presence=presence, last_seen=at)
+def _free_name(roster: Roster, wanted: str, peer_id: PeerId, *, leaving: Peer | None = None) -> str:
+    without = {peer_id, leaving.id} if leaving else {peer_id}
+    return identity.free_name(wanted, roster.names(without=without) - {peer_id})
+
+
+def gone(peer: Peer, *, left: bool, at: str) -> Peer:
+    """Return a peer that is not there any more, because it `left` or was found to be gone."""
+    return replace(peer, presence=liveness.presence_after(peer, left=left), last_seen=at)
+
+
+def come_back(roster: Roster, caller: Caller, peer_id: str) -> Peer | None:
+    """Return a peer as present again if its own caller shows that it was only silent."""
+    peer = roster.get(peer_id)
+    if peer is None or peer.presence is not Presence.AWAY or peer.process is not None:
+        return None
+    if not _may_act(caller, peer):
+        return None
+    # Somebody may have taken its name meanwhile.
+    name = _free_name(roster, peer.name, peer.id)
+    return replace(peer, presence=Presence.PRESENT, name=name)
+
+
+def _may_act(caller: Caller, peer: Peer) -> bool:
+    try:
+        access.check(caller, peer)
+    except NotYourPeerError:
+        return False
+    return True

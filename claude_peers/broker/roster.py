@@ -4,12 +4,13 @@ Only the leader writes, so what it has in memory is what is stored; a list of a 
 costs no query. Signs of life stay in memory: they are worth no fsync of their own.
 """
 
-from collections.abc import Iterator
+import asyncio
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 
 from claude_peers.broker.ports import Store
-from claude_peers.core.discovery import by_id
-from claude_peers.core.models import Peer, PeerId, Presence
+from claude_peers.core.errors import ClaudePeersError
+from claude_peers.core.models import Peer, PeerId, Presence, Trust
 
 
 class Roster:
@@ -33,10 +34,6 @@ class Roster:
         """Return the peer with this id, also one that is away or departed."""
         return self._peers.get(PeerId(peer_id))
 
-    def find(self, peer_id: str) -> Peer | None:
-        """Return the addressable peer with this id."""
-        return by_id(peer_id, self._peers)
-
     def by_token(self, token_hash: str | None) -> Peer | None:
         """Return the peer whose token has this hash."""
         if token_hash is None:
@@ -47,22 +44,45 @@ class Roster:
         """Return the peers that are there now."""
         return [peer for peer in self if peer.presence is Presence.PRESENT]
 
-    def names(self, *, without: PeerId | None = None) -> set[str]:
-        """Return every name and id that is taken, except by `without`."""
-        taken = {peer.name for peer in self.present() if peer.id != without}
+    def names(self, *, without: Collection[str] = ()) -> set[str]:
+        """Return every id, and the names of the present peers but those in `without`."""
+        taken = {peer.name for peer in self.present() if peer.id not in without}
         return taken | self._peers.keys()
 
-    async def put(self, peer: Peer) -> None:
-        """Add or change a peer, durably."""
-        self._peers[peer.id] = peer
-        await self._store.save_peer(peer)
+    async def put(self, *peers: Peer) -> None:
+        """Add or change peers, durably; they are in the roster at once, and share a commit.
 
-    async def forget(self, peers: list[Peer]) -> None:
-        """Drop peers for good."""
-        for peer in peers:
-            self._peers.pop(peer.id, None)
-            self._life.pop(peer.id, None)
-        await self._store.forget_peers([peer.id for peer in peers])
+        Raises:
+            StoreError: they were not stored, and the roster is as it was.
+        """
+        before = {peer.id: self._peers.get(peer.id) for peer in peers}
+        self._peers |= {peer.id: peer for peer in peers}
+        try:
+            await asyncio.gather(*(self._store.save_peer(peer) for peer in peers))
+        except ClaudePeersError:
+            for peer in peers:
+                if self._peers.get(peer.id) is peer:
+                    self._restore(peer.id, before[peer.id])
+            raise
+
+    async def bind(self, peer_id: PeerId) -> None:
+        """Let nothing but its token speak for a peer from now on."""
+        peer = self._peers[peer_id]
+        if peer.trust is not Trust.TOKEN:
+            await self.put(replace(peer, trust=Trust.TOKEN))
+
+    async def forget(self, *, gone_since: str) -> None:
+        """Drop for good who went before that time and has not come back."""
+        ids = [
+            peer.id
+            for peer in self
+            if peer.presence is not Presence.PRESENT and peer.last_seen < gone_since
+        ]
+        for peer_id in ids:
+            del self._peers[peer_id]
+            self._life.pop(peer_id, None)
+        if ids:
+            await self._store.forget_peers(ids)
 
     def alive(self, peer_id: PeerId, *, now: float, at: str) -> None:
         """Take a sign of life: `now` is monotonic seconds, `at` the time to show."""
@@ -74,3 +94,9 @@ class Roster:
     def silent_for(self, peer_id: PeerId, *, now: float) -> float:
         """Return the seconds since a peer's last sign of life."""
         return now - self._life.get(peer_id, now)
+
+    def _restore(self, peer_id: PeerId, peer: Peer | None) -> None:
+        if peer is None:
+            del self._peers[peer_id]
+        else:
+            self._peers[peer_id] = peer

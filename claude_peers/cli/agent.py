@@ -1,5 +1,6 @@
 """A tiny agent for demonstrations: a session of ours as a child process, spoken to as a client."""
 
+import contextlib
 import json
 import os
 import queue
@@ -52,7 +53,7 @@ class Agent:
         self._number = 0
         began = time.perf_counter()
         folder = os.path.dirname(os.path.dirname(os.path.abspath(claude_peers.__file__)))
-        self.process = subprocess.Popen(
+        self.process = subprocess.Popen(  # noqa: S603 - our own program
             own_command(),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -61,6 +62,13 @@ class Agent:
             cwd=cwd,
         )
         threading.Thread(target=self._read, daemon=True).start()
+        try:
+            self._greet(name, began)
+        except ClaudePeersError:
+            self.kill()
+            raise
+
+    def _greet(self, name: str, began: float) -> None:
         client = {"name": f"demo-{name}", "version": claude_peers.__version__}
         self._request(
             "initialize",
@@ -94,15 +102,20 @@ class Agent:
         """End the process the hard way, as a crash does."""
         self.process.kill()
         self.process.wait()
+        self._hang_up()
 
     def close(self) -> None:
         """End the session as a client does: by closing its input."""
-        if self.process.poll() is None and self.process.stdin is not None:
-            self.process.stdin.close()
-            try:
-                self.process.wait(timeout=3)
-            except subprocess.TimeoutExpired:
-                self.kill()
+        self._hang_up()
+        try:
+            self.process.wait(timeout=3)
+        except subprocess.TimeoutExpired:
+            self.kill()
+
+    def _hang_up(self) -> None:
+        if self.process.stdin is not None:
+            with contextlib.suppress(OSError):  # it has ended before it read everything
+                self.process.stdin.close()
 
     def _request(self, method: str, params: dict[str, Any]) -> dict[str, Any]:
         self._number += 1
@@ -117,7 +130,7 @@ class Agent:
             del self._answers[number]
 
     def _write(self, message: dict[str, Any]) -> None:
-        assert self.process.stdin is not None
+        assert self.process.stdin is not None  # noqa: S101 - a pipe, as asked for
         try:
             self.process.stdin.write(json.dumps(message).encode() + b"\n")
             self.process.stdin.flush()
@@ -125,10 +138,11 @@ class Agent:
             raise SilentError(f"{self.name} has ended", "Look at the log.") from error
 
     def _read(self) -> None:
-        assert self.process.stdout is not None
-        for line in self.process.stdout:
-            message = json.loads(line)
-            if "method" in message:
-                self.pushes.put((time.perf_counter(), message["params"]))
-            elif message.get("id") in self._answers:
-                self._answers[message["id"]].put(message)
+        assert self.process.stdout is not None  # noqa: S101 - a pipe, as asked for
+        with self.process.stdout as lines:
+            for line in lines:
+                message = json.loads(line)
+                if "method" in message:
+                    self.pushes.put((time.perf_counter(), message["params"]))
+                elif answer := self._answers.get(message.get("id")):
+                    answer.put(message)

@@ -5,7 +5,7 @@ import difflib
 import importlib
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 from claude_peers import __version__
 from claude_peers.cli import output
@@ -13,31 +13,43 @@ from claude_peers.cli.commands import COMMANDS, Command
 from claude_peers.core.errors import ClaudePeersError
 
 
+class _Parser(argparse.ArgumentParser):
+    """Tells what is wrong like every other error: with a code, and in JSON where that is wanted."""
+
+    def error(self, message: str) -> NoReturn:
+        raise output.UsageError(message, " ".join(self.format_usage().split()))
+
+
 def run(words: Sequence[str]) -> int:
     """Run a command line without the program's name; return its exit code."""
-    rest = list(words[1:] if words[:1] == ["cli"] else words)
-    if rest[:1] == ["--version"]:
-        output.say(f"claude-peers {__version__}")
-        return output.OK
-    if not rest or rest[0] in ("help", "-h", "--help"):
-        output.say(overview())
-        return output.OK
-    found = {command.name: command for command in COMMANDS}.get(rest[0])
-    if found is None:
-        return _unknown(rest[0])
-    return _execute(found, _parse(found, rest[1:]))
-
-
-def _execute(command: Command, options: argparse.Namespace) -> int:
+    output.prepare()
     try:
-        return int(_module(command).run(options))
-    except ClaudePeersError as error:
-        return output.complain(error, as_json=options.json)
+        return _run(list(words[1:] if words[:1] == ["cli"] else words))
     except BrokenPipeError:  # whoever read our output has had enough
-        sys.stderr.close()
+        output.give_up()
         return output.FAILED
     except KeyboardInterrupt:
         return 130
+
+
+def _run(words: list[str]) -> int:
+    if words[:1] == ["--version"]:
+        output.say(f"claude-peers {__version__}")
+        return output.OK
+    if not words or words[0] in ("help", "-h", "--help"):
+        output.say(overview())
+        return output.OK
+    # Cut by hand: argparse takes away a second `--` as well, which is somebody's text.
+    cut = words.index("--") if "--" in words else len(words)
+    try:
+        command = _find(words[0])
+        options = _parse(command, words[1:cut], words[cut + 1 :])
+        return int(_module(command).run(options))
+    except ClaudePeersError as error:
+        return output.complain(error, as_json="--json" in words[:cut])
+    except SystemExit:  # argparse has printed a command's help
+        sys.stdout.flush()
+        return output.OK
 
 
 def overview() -> str:
@@ -56,19 +68,21 @@ def overview() -> str:
     return "\n".join(lines)
 
 
-def _unknown(word: str) -> int:
-    names = [command.name for command in COMMANDS]
-    close = difflib.get_close_matches(word, names, n=1)
-    hint = (
-        f"Did you mean `claude-peers {close[0]}`?" if close else "`claude-peers help` lists them."
+def _find(word: str) -> Command:
+    found = {command.name: command for command in COMMANDS}
+    if word in found:
+        return found[word]
+    close = difflib.get_close_matches(word, found, n=1)
+    raise output.UsageError(
+        f"There is no command {word!r}",
+        f"Did you mean `claude-peers {close[0]}`?" if close else "`claude-peers help` lists them.",
     )
-    print(f"There is no command {word!r}. {hint}", file=sys.stderr)
-    return output.USAGE
 
 
-def _parse(command: Command, words: list[str]) -> argparse.Namespace:
+def _parse(command: Command, words: list[str], rest: list[str]) -> argparse.Namespace:
+    """Return a command's options; `rest` is what followed a `--`, of which none is an option."""
     module = _module(command)
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog=f"claude-peers {command.name}",
         description=module.__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -76,7 +90,11 @@ def _parse(command: Command, words: list[str]) -> argparse.Namespace:
     )
     parser.add_argument("--json", action="store_true", help="print JSON, nothing else, on stdout")
     module.arguments(parser)
-    return parser.parse_args(words)
+    options = parser.parse_intermixed_args(words)
+    if rest and "message" not in options:
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    options.rest = rest
+    return options
 
 
 def _module(command: Command) -> Any:

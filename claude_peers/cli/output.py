@@ -1,5 +1,6 @@
 """What a command prints: text for people, JSON for programs, errors with a remedy."""
 
+import io
 import json
 import os
 import sys
@@ -23,9 +24,31 @@ _CODES = {
     "dedupe_conflict": CONFLICT,
     "mailbox_full": UNDELIVERABLE,
     "rate_limited": UNDELIVERABLE,
+    "not_running": UNDELIVERABLE,
     "bad_setting": USAGE,
+    "usage": USAGE,
 }
 _STYLES = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33", "cyan": "36"}
+
+
+class UsageError(ClaudePeersError):
+    """The command line is wrong."""
+
+    code = "usage"
+
+
+def prepare() -> None:
+    """Let no character that a terminal's encoding lacks break a command."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def give_up() -> None:
+    """Throw away what nobody reads any more: Python would write it at its end, and complain."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, sys.stdout.fileno())
+    os.close(null)
 
 
 def exit_code(error: ClaudePeersError) -> int:
@@ -54,8 +77,8 @@ def say(text: str = "") -> None:
 
 
 def tell(value: Any) -> None:
-    """Print a value for programs, alone on stdout."""
-    print(json.dumps(value, ensure_ascii=False), flush=True)
+    """Print a value for programs, alone on stdout, in ASCII: no encoding can spoil it."""
+    print(json.dumps(value), flush=True)
 
 
 def complain(error: ClaudePeersError, *, as_json: bool) -> int:
@@ -64,7 +87,7 @@ def complain(error: ClaudePeersError, *, as_json: bool) -> int:
         told: dict[str, Any] = {"code": error.code, "message": error.fact, "remedy": error.remedy}
         if error.retry_after is not None:
             told["retry_after"] = error.retry_after
-        print(json.dumps({"error": told}, ensure_ascii=False), file=sys.stderr)
+        print(json.dumps({"error": told}), file=sys.stderr)
     else:
         print(f"Failed: {error.fact}\n{error.remedy}", file=sys.stderr)
     return exit_code(error)

@@ -49,6 +49,7 @@ class Client:
         self._token: str | None = None
         self._link: Link | None = None
         self._waiting: dict[int, _Request] = {}
+        self._held: dict[int, dict[str, Any]] = {}
         self._number = 0
 
     @property
@@ -75,7 +76,7 @@ class Client:
             raise self._no_answer(within) from None
         finally:
             self._waiting.pop(number, None)
-        return checked(operation, status, answer)
+        return self._with_held(operation, body, checked(operation, status, answer))
 
     async def attach(self, link: Link, secret: bytes) -> None:
         """Register over a new connection, then send whatever waits.
@@ -84,7 +85,8 @@ class Client:
             RefusedError: the broker does not let this peer in.
             OSError: the connection ended meanwhile.
         """
-        link.answered, link.pushed = self._answered, self._pushed
+        link.answered = self._answered
+        link.pushed = self._pushed if link.keeps else self._hold
         body = self._registration()
         if self._token is not None:
             body["token"] = self._token
@@ -120,12 +122,28 @@ class Client:
         request = self._waiting.get(number)
         if request is None or request.future.done():
             return
-        if status == 503 and body.get("code") == NOT_LEADER:  # noqa: PLR2004 - HTTP's Unavailable
+        if isinstance(body, dict) and body.get("code") == NOT_LEADER:
             return  # the connection ends any moment; the next broker gets the request
         request.future.set_result((status, body))
 
     def _pushed(self, message: dict[str, Any], sender: dict[str, Any] | None) -> None:
         self.pushed(message, sender)
+
+    def _hold(self, message: dict[str, Any], sender: dict[str, Any] | None) -> None:
+        """Keep a message that its broker has forgotten; broken connections do not matter."""
+        self._held[message["id"]] = message
+        self._pushed(message, sender)
+
+    def _with_held(self, operation: str, body: dict[str, Any], answer: Any) -> Any:
+        """Return an answer about mail as if the broker had kept what is held here."""
+        if operation == "/ack-messages":
+            for number in body.get("message_ids", ()):
+                self._held.pop(number, None)
+        if operation == "/poll-messages":
+            exclude = body.get("exclude", ())
+            held = [each for number, each in self._held.items() if number not in exclude]
+            return {"messages": held + answer["messages"]}
+        return answer
 
     def _no_answer(self, within: float) -> ClaudePeersError:
         return self.problem or NoBrokerError(

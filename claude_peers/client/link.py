@@ -34,6 +34,7 @@ class Link(Protocol):
         epoch: the broker's epoch, None for brokers that have none.
         leader: the broker's process, as far as it is known.
         standby: whether this node has been named the standby.
+        keeps: whether the broker keeps what it pushes until it is acknowledged.
     """
 
     answered: Answered
@@ -41,6 +42,7 @@ class Link(Protocol):
     epoch: int | None
     leader: Process | None
     standby: bool
+    keeps: bool
 
     def send(self, number: int, operation: str, body: dict[str, Any]) -> None:
         """Send a request; on a broken connection nothing happens but that it ends."""
@@ -73,6 +75,7 @@ class LiveLink(asyncio.Protocol):
         self.epoch: int | None = None
         self.leader: Process | None = None
         self.standby = False
+        self.keeps = True
         self.heard = 0.0
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport
@@ -105,6 +108,7 @@ class LiveLink(asyncio.Protocol):
         """Tell whoever waits."""
         if not self._upgraded.done():
             self._upgraded.set_exception(exc or ConnectionResetError("hung up"))
+            self._upgraded.exception()  # whether anybody waits or not, it has been noticed
         if not self._ended.done():
             self._ended.set_result(None)
 
@@ -166,15 +170,18 @@ class LiveLink(asyncio.Protocol):
         except BadRequestError:
             self._transport.abort()
             return
-        if "message" in frame:
-            self.pushed(frame["message"], frame.get("from"))
-        elif "re" in frame:
-            self.answered(frame["re"], frame["status"], frame["body"])
-        elif "standby" in frame:
-            self.standby = True
-            self.on_standby()
-        elif "leader" in frame:
-            self.leader = Process(**frame["leader"])
+        match frame:
+            case {"message": dict(message)}:
+                self.pushed(message, frame.get("from"))
+            case {"re": int(number), "status": int(status), "body": body}:
+                self.answered(number, status, body)
+            case {"standby": _}:
+                self.standby = True
+                self.on_standby()
+            case {"leader": {"pid": int(pid), "started": str(started)}}:
+                self.leader = Process(pid=pid, started=started)
+            case _:  # a ping, or something that later versions say
+                pass
 
 
 async def connect(port: int, secret: bytes) -> LiveLink:

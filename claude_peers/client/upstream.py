@@ -1,7 +1,7 @@
 """A session's way to an upstream broker: the same Link, over plain polling HTTP.
 
-An upstream broker consumes on poll. So what a poll returned is held here until the agent has
-seen it, and the answers to our own requests about mail are given from what is held.
+An upstream broker consumes on poll. So what a poll returned is passed on at once, for the client
+to hold until the agent has seen it, and our own requests about mail need no answer from there.
 """
 
 import asyncio
@@ -10,7 +10,7 @@ from typing import Any
 
 from claude_peers.client.http import BrokerHttp
 from claude_peers.client.link import Answered, Pushed
-from claude_peers.core.errors import ClaudePeersError, NoBrokerError
+from claude_peers.core.errors import NoBrokerError
 from claude_peers.core.models import Process
 
 POLL_EVERY = 1.0  # as upstream's own clients: claude-peers-mcp server.ts
@@ -26,6 +26,8 @@ _FIELDS = {
 class UpstreamLink:
     """See `client.link.Link`.
 
+    Messages get negative ids: a broker of ours, which may follow, counts from 1 as well.
+
     Args:
         http: a verified connection to the broker.
     """
@@ -36,9 +38,9 @@ class UpstreamLink:
         self.epoch: int | None = None
         self.leader: Process | None = None
         self.standby = False
+        self.keeps = False
         self._http = http
         self._peer_id = ""
-        self._held: dict[int, dict[str, Any]] = {}
         self._requests: asyncio.Queue[tuple[int, str, dict[str, Any]]] = asyncio.Queue()
         self._task = asyncio.ensure_future(self._run())
 
@@ -61,29 +63,31 @@ class UpstreamLink:
 
     async def _run(self) -> None:
         polls = 0
+        loop = asyncio.get_running_loop()
+        due = loop.time() + POLL_EVERY
         with contextlib.closing(self._http), contextlib.suppress(NoBrokerError):
             while True:
-                try:
-                    async with asyncio.timeout(POLL_EVERY):
-                        number, operation, body = await self._requests.get()
-                except TimeoutError:
+                # Requests may come faster than polls are due, and must not keep them off.
+                if loop.time() < due:
+                    try:
+                        async with asyncio.timeout_at(due):
+                            number, operation, body = await self._requests.get()
+                    except TimeoutError:
+                        continue
+                    self.answered(number, *await self._serve(operation, body))
+                else:
                     polls += 1
                     await self._poll(beat=polls % HEARTBEAT_EVERY == 0)
-                    continue
-                self.answered(number, *await self._serve(operation, body))
+                    due = loop.time() + POLL_EVERY
 
     async def _serve(self, operation: str, body: dict[str, Any]) -> tuple[int, Any]:
         if operation in _OURS:
             if operation == "/poll-messages":
                 await self._poll(beat=False)
-            return 200, self._about_mail(operation, body)
+                return 200, {"messages": []}
+            return 200, {"ok": True}
         known = {name: body.get(name) for name in _FIELDS.get(operation, body)}
-        try:
-            status, answer = await asyncio.to_thread(self._http.post, operation, known)
-        except NoBrokerError:
-            raise
-        except ClaudePeersError as error:
-            return error.http_status, {"error": error.fact, "remedy": error.remedy}
+        status, answer = await asyncio.to_thread(self._http.post, operation, known)
         if operation == "/register" and isinstance(answer, dict):
             self._peer_id = str(answer.get("id", ""))
         return status, answer
@@ -95,16 +99,7 @@ class UpstreamLink:
         if beat:
             await asyncio.to_thread(self._http.post, "/heartbeat", me)
         _, answer = await asyncio.to_thread(self._http.post, "/poll-messages", me)
-        for message in answer.get("messages", []) if isinstance(answer, dict) else []:
-            self._held[message["id"]] = message | {"uid": f"upstream-{message['id']}"}
-            self.pushed(self._held[message["id"]], None)
-
-    def _about_mail(self, operation: str, body: dict[str, Any]) -> dict[str, Any]:
-        if operation == "/poll-messages":
-            exclude, limit = body.get("exclude", ()), body.get("limit") or None
-            free = [message for number, message in self._held.items() if number not in exclude]
-            return {"messages": free[:limit]}
-        if operation == "/ack-messages":
-            for number in body.get("message_ids", ()):
-                self._held.pop(number, None)
-        return {"ok": True}
+        for message in answer.get("messages", ()) if isinstance(answer, dict) else ():
+            if isinstance(message, dict) and isinstance(message.get("id"), int):
+                number = message["id"]
+                self.pushed(message | {"id": -number, "uid": f"upstream-{number}"}, None)

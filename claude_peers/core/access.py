@@ -13,16 +13,31 @@ def speaks_for(caller: Caller, peer: Peer) -> bool:
     return False
 
 
-def check(caller: Caller, peer: Peer) -> None:
+def check(caller: Caller, peer: Peer, *, required: bool = False) -> None:
     """Refuse a caller that acts for a peer that is not its own.
+
+    Args:
+        caller: who acts.
+        peer: for whom.
+        required: only the peer's token counts.
 
     Raises:
         NotYourPeerError: another process's peer, or a token that is not this peer's.
     """
-    if peer.trust is Trust.OPEN and caller.token_hash is None:
+    if peer.trust is Trust.OPEN and caller.token_hash is None and not required:
         return
-    if not speaks_for(caller, peer):
+    if not speaks_for(caller, peer) or (required and caller.token_hash is None):
         raise NotYourPeerError(peer.id)
+
+
+def check_unknown(caller: Caller, peer_id: str, *, required: bool) -> None:
+    """Refuse a caller that acts under an id that is nobody's, if tokens are `required`.
+
+    Raises:
+        NotYourPeerError: it has not proved that it is this user either.
+    """
+    if required and not caller.knows_secret:
+        raise NotYourPeerError(peer_id)
 
 
 def trust_of(caller: Caller, process: Process | None, *, required: bool) -> Trust:

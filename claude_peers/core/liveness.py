@@ -39,6 +39,10 @@ def gone(
     return lost
 
 
-def presence_after(peer: Peer) -> Presence:
-    """Return what a lost peer becomes: away if a successor can be known, else departed."""
-    return Presence.AWAY if peer.keys else Presence.DEPARTED
+def presence_after(peer: Peer, *, left: bool) -> Presence:
+    """Return what a peer becomes that `left` by itself, or was found to be gone.
+
+    It is away if a successor can be known, or if it was only silent and may be heard again.
+    """
+    silent = not left and peer.process is None
+    return Presence.AWAY if peer.keys or silent else Presence.DEPARTED

@@ -9,7 +9,7 @@ from claude_peers import __version__
 from claude_peers.broker.broker import Broker
 from claude_peers.broker.operations import OPERATIONS
 from claude_peers.broker.operations.registry import Answer, Operation
-from claude_peers.core.errors import ClaudePeersError
+from claude_peers.core.errors import ClaudePeersError, FencedError
 from claude_peers.gateway import errors, guard
 from claude_peers.gateway.caller import ConnectionCaller
 from claude_peers.gateway.framing import Head
@@ -41,6 +41,9 @@ class App:
         broker: whose requests these are.
         secret: this user's secret, by which the broker proves itself.
         status: what `/status` tells about the node.
+
+    Attributes:
+        closing: whether requests are turned away, to the next broker.
     """
 
     def __init__(
@@ -48,6 +51,7 @@ class App:
     ) -> None:
         self.broker = broker
         self.secret = secret
+        self.closing = False
         self._status = status
         self._get: dict[str, Callable[[], tuple[str, bytes]]] = {
             "/": lambda: (TEXT, b"claude-peers broker"),
@@ -60,6 +64,7 @@ class App:
 
         Raises:
             Refusal: it is not (see `gateway.guard`).
+            FencedError: there is another broker to ask.
         """
         caller.present(head)
         known = self.broker.roster.by_token(caller.token_hash) is not None
@@ -67,18 +72,14 @@ class App:
         guard.check(head, facts)
         if head.path == "/register" and not known:
             caller.token_hash = None
+        self._check_open()
 
     async def answer(self, caller: ConnectionCaller, head: Head, body: bytes) -> Response:
         """Serve an admitted request; never raises."""
         try:
-            response = await self._serve(caller, head, body)
+            return await self._serve(caller, head, body)
         except Exception as error:  # noqa: BLE001 - the border: every error becomes an answer
-            response = self.refused(error, head.path)
-        if head.method == "HEAD":
-            response = Response(
-                status=response.status, content_type=response.content_type, headers=response.headers
-            )
-        return response
+            return self.refused(error, head.path)
 
     def refused(self, error: Exception, path: str) -> Response:
         """Return the answer that an error becomes."""
@@ -90,6 +91,7 @@ class App:
     ) -> tuple[int, Any, Callable[[bool], None] | None]:
         """Serve a request of a live connection: status, JSON and whom to tell once written."""
         try:
+            self._check_open()
             result = await _operation(path)(self.broker, caller, body)
         except Exception as error:  # noqa: BLE001 - the border: every error becomes an answer
             return *self._verdict(error, path), None
@@ -97,7 +99,12 @@ class App:
             return 200, result.body, result.written
         return 200, result, None
 
+    def _check_open(self) -> None:
+        if self.closing:
+            raise FencedError
+
     async def _serve(self, caller: ConnectionCaller, head: Head, body: bytes) -> Response:
+        self._check_open()
         if head.method != "POST":
             content = self._get.get(head.path)
             if content is None:
@@ -159,12 +166,17 @@ def _unknown_path(*, get: bool = False) -> errors.Refusal:
 
 def upgrade_refusal(head: Head) -> errors.Refusal | None:
     """Return why a request for the live connection is none, or None if it is one."""
-    if head.headers.get("upgrade", "").lower() == frames.PROTOCOL and head.method == "GET":
+    named = [each.strip().lower() for each in head.headers.get("connection", "").split(",")]
+    wanted = head.headers.get("upgrade", "").lower() == frames.PROTOCOL and "upgrade" in named
+    if wanted and head.method == "GET" and head.version == "1.1" and not head.content_length:
         return None
     return errors.Refusal(
         426,
         "upgrade_required",
         fact="The live connection is an upgrade",
-        remedy=f"Send GET {frames.LIVE_PATH} with Upgrade: {frames.PROTOCOL}.",
+        remedy=(
+            f"Send GET {frames.LIVE_PATH} with Connection: Upgrade, "
+            f"Upgrade: {frames.PROTOCOL} and no body."
+        ),
         headers=(("Upgrade", frames.PROTOCOL), ("Connection", "Upgrade")),
     )

@@ -2,6 +2,7 @@
 
 import secrets
 from dataclasses import replace
+from typing import Final
 
 from claude_peers.broker.registration import hash_token
 from claude_peers.core.models import Process
@@ -10,19 +11,39 @@ from claude_peers.gateway.guard import Facts
 from claude_peers.host import sockets
 from claude_peers.wire import proof
 
+GONE: Final = -1
+"""The uid of a caller that hung up before the system could be asked; nobody's."""
+
 
 class ConnectionCaller:
     """The caller behind one TCP connection (see `core.models.Caller`).
 
     The system is asked for the owner of the other end once, when the connection is made: it
     cannot change, and who exits right after sending would be unknown later.
+
+    Args:
+        peer: the address at the other end.
+        me: the address at this end.
+        secret: this user's secret.
+        uid: this user.
+        knowable: whether this system tells owners. If it does, a caller without one has hung up
+            already; if that let it pass, any user could write here without being asked who.
     """
 
     def __init__(
-        self, peer: tuple[str, int], me: tuple[str, int], *, secret: bytes, uid: int
+        self,
+        peer: tuple[str, int],
+        me: tuple[str, int],
+        *,
+        secret: bytes,
+        uid: int,
+        knowable: bool = False,
     ) -> None:
         owner = sockets.owner(peer, me)
-        self.facts = Facts(peer=peer[0], uid=owner.uid if owner else None, own_uid=uid, port=me[1])
+        unknown = GONE if knowable else None
+        self.facts = Facts(
+            peer=peer[0], uid=owner.uid if owner else unknown, own_uid=uid, port=me[1]
+        )
         self.challenge = secrets.token_hex(16)
         self.token_hash: str | None = None
         self.knows_secret = False

@@ -56,9 +56,7 @@ class Listener(Protocol):
         """Count it no longer."""
         ...
 
-    def upgraded(
-        self, transport: asyncio.Transport, caller: ConnectionCaller, rest: bytes
-    ) -> None:
+    def upgraded(self, transport: asyncio.Transport, caller: ConnectionCaller, rest: bytes) -> None:
         """Go on with a live connection; `rest` came right behind the request for it."""
         ...
 
@@ -157,7 +155,7 @@ class HttpProtocol(asyncio.Protocol):
         del self._buffer[: head.content_length]
         if body:  # for h11 no bytes mean the end of the connection
             self._http.receive_data(body)
-        while self._http.their_state is not h11.DONE:
+        while self._http.their_state in (h11.IDLE, h11.SEND_BODY):
             self._http.next_event()
         self._expect(None)
         self.serving = asyncio.ensure_future(self._serve(head, body))

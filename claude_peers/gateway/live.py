@@ -50,6 +50,7 @@ class LiveProtocol(asyncio.Protocol):
         self._live = live
         self._caller = caller
         self._changed = changed
+        self._introduction: asyncio.TimerHandle
         self._stream: Stream | None = None
         self._buffer = bytearray()
         self._serving = 0
@@ -58,36 +59,36 @@ class LiveProtocol(asyncio.Protocol):
 
     # The socket
 
-    def adopt(self, transport: asyncio.Transport, rest: bytes) -> None:
-        """Take over an upgraded connection, with what was read beyond the request."""
+    def adopt(self, transport: asyncio.Transport, rest: bytes, *, within: float) -> None:
+        """Take over an upgraded connection, with what was read beyond the request.
+
+        Whoever does not introduce itself within so many seconds is cut off.
+        """
         self.transport = transport
         transport.set_write_buffer_limits(high=64 * 1024)
         transport.set_protocol(self)
-        if rest:
-            self.data_received(rest)
+        loop = asyncio.get_running_loop()
+        self._introduction = loop.call_later(within, transport.abort)
+        self.data_received(rest)
 
     def data_received(self, data: bytes) -> None:
         """Serve every complete frame, in order."""
         self._buffer += data
-        while (end := self._buffer.find(b"\n")) >= 0:
-            line = bytes(self._buffer[:end])
-            del self._buffer[: end + 1]
-            if line:
-                self._frame(line)
-        if len(self._buffer) > frames.MOST:
-            self.transport.abort()
+        self._take_frames()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Let the broker know."""
         del exc
+        self._introduction.cancel()
         self._written(whole=False)
         if self._stream is not None and self._live.detach(self._stream):
             self._app.broker.connection_ended(self._stream.peer_id)
         self._changed(self, False)  # noqa: FBT003 - attached or not
 
     def pause_writing(self) -> None:
-        """The session reads more slowly than we write."""
+        """The session reads more slowly than we write: nor is it read from."""
         self._clogged = True
+        self.transport.pause_reading()
 
     def resume_writing(self) -> None:
         """The session has read what was waiting."""
@@ -95,6 +96,7 @@ class LiveProtocol(asyncio.Protocol):
         self._written(whole=True)
         if self._stream is not None:
             self._stream.drained()
+        self._take_frames()
 
     # A sink for pushes
 
@@ -109,47 +111,83 @@ class LiveProtocol(asyncio.Protocol):
 
     # Requests
 
-    def _frame(self, line: bytes) -> None:
+    def _take_frames(self) -> None:
+        """Serve what is complete, as far as there is room for more requests."""
+        while self._has_room and (end := self._buffer.find(b"\n")) >= 0:
+            line = bytes(self._buffer[:end])
+            del self._buffer[: end + 1]
+            if line:
+                self._take(line)
+        if not self._has_room:
+            self.transport.pause_reading()
+        elif len(self._buffer) > frames.MOST:
+            log.warning("live connection: a frame is longer than %d bytes", frames.MOST)
+            self.transport.abort()
+        else:
+            self.transport.resume_reading()
+
+    @property
+    def _has_room(self) -> bool:
+        return self._serving < BACKLOG and not self.clogged
+
+    def _take(self, line: bytes) -> None:
         try:
             number, path, body = frames.parse_request(line)
         except BadRequestError as error:
             log.warning("live connection: %s", error)
             self.transport.abort()
             return
-        if self._serving == BACKLOG:
-            self.transport.pause_reading()
         self._serving += 1
         # Tasks start in the order they are made, and an operation reaches the store before it
         # first waits: so the order of requests is the order of effects.
         self._app.broker.in_background(self._serve(number, path, body))
 
     async def _serve(self, number: int, path: str, body: dict[str, Any]) -> None:
-        if path == WATCH:
-            self.pid = body.get("pid")
-            self._changed(self, True)  # noqa: FBT003 - attached or not
-            return
-        if self.peer_id is None and path != REGISTER:
-            refusal = {"error": "The first request is /register", "code": "not_registered"}
-            self.write(frames.answer(number, 401, refusal))
-            return
+        try:
+            if path == WATCH:
+                self._introduced(body)
+            elif self.peer_id is None and path != REGISTER:
+                refusal = {"error": "The first request is /register", "code": "not_registered"}
+                self.write(frames.answer(number, 401, refusal))
+            else:
+                await self._answer(number, path, body)
+        finally:
+            self._serving -= 1
+            self._take_frames()
+
+    async def _answer(self, number: int, path: str, body: dict[str, Any]) -> None:
         status, result, written = await self._app.call(self._caller, path, body)
-        self._serving -= 1
-        if self._serving < BACKLOG and not self.transport.is_closing():
-            self.transport.resume_reading()
+        joined = result if path == REGISTER and status == 200 else None  # noqa: PLR2004 - HTTP's OK
+        if self.transport.is_closing():
+            if written is not None:
+                written(False)  # noqa: FBT003 - the port's
+            if joined is not None:
+                self._app.broker.connection_ended(PeerId(joined["id"]))
+            return
         self.write(frames.answer(number, status, result))
         if written is not None:
             self._tell(written)
-        if path == REGISTER and status == 200:  # noqa: PLR2004 - HTTP's OK
-            self.pid = body.get("pid")
-            self._attach(PeerId(result["id"]), result["token"])
+        if joined is not None:
+            self._attach(PeerId(joined["id"]), joined["token"])
+            self._introduced(body)
 
     def _attach(self, peer_id: PeerId, token: str) -> None:
         self.peer_id = peer_id
         self._caller.token_hash = hash_token(token)
         if self._stream is not None:
             self._live.detach(self._stream)
+        if self._live.reaches(peer_id):
+            # Its earlier connection is dead, only nobody has noticed: what that had in hand
+            # must be there for the requests on this one.
+            self._app.broker.connection_ended(peer_id)
         self._stream = self._live.attach(peer_id, self)
-        self._changed(self, True)  # noqa: FBT003 - attached or not
+
+    def _introduced(self, body: dict[str, Any]) -> None:
+        pid = body.get("pid")
+        self.pid = pid if isinstance(pid, int) else None
+        self._introduction.cancel()
+        if not self.transport.is_closing():
+            self._changed(self, True)  # noqa: FBT003 - attached or not
 
     def _tell(self, written: Callable[[bool], None]) -> None:
         if self.transport.is_closing():

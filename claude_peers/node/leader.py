@@ -10,23 +10,19 @@ import logging
 import os
 import socket
 import sys
-import time
 from typing import Any
 
 from filelock import FileLock, Timeout
 
-from claude_peers.broker.broker import Broker, Options
-from claude_peers.broker.ports import Here
-from claude_peers.core.delivery import DIRECT_TTL
+from claude_peers.broker.broker import Broker
 from claude_peers.core.errors import ClaudePeersError, StoreError
-from claude_peers.core.limits import Limits
-from claude_peers.core.models import PeerId, Process
+from claude_peers.core.models import Process
 from claude_peers.gateway.app import App
 from claude_peers.gateway.server import Server
 from claude_peers.host import files, processes
+from claude_peers.node import parts
 from claude_peers.node.watchdog import Watchdog
 from claude_peers.settings import Settings
-from claude_peers.stores.sqlite.adopt import Adoption
 from claude_peers.stores.sqlite.store import SqliteStore
 from claude_peers.transports.live import LiveConnections
 from claude_peers.wire import frames
@@ -38,34 +34,6 @@ GRACE = 0.040
 SWEEP_EVERY = 15.0
 SWITCH_INTERVAL = 0.0005
 """Seconds between two switches of threads: with Python's 5 ms the store's thread starves."""
-_AGENTMESH = "~/.agentmesh.db"
-
-
-class SystemClock:
-    """The Clock port."""
-
-    def wall(self) -> float:
-        """See `broker.ports.Clock`."""
-        return time.time()
-
-    def monotonic(self) -> float:
-        """See `broker.ports.Clock`."""
-        return time.monotonic()
-
-
-class Reach:
-    """The Transport port, for whichever transports the broker is given."""
-
-    def __init__(self) -> None:
-        self.live: LiveConnections
-
-    def reaches(self, peer_id: PeerId) -> bool:
-        """See `broker.ports.Transport`."""
-        return self.live.reaches(peer_id)
-
-    def deliver(self, message: Any) -> None:
-        """See `broker.ports.Transport`."""
-        self.live.deliver(message)
 
 
 class Office:
@@ -79,7 +47,7 @@ class Office:
         self.ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self.hold = 0.0
         self.epoch = 0
-        self._given_up = False
+        self._ending: asyncio.Task[None] | None = None
         self._settings = settings
         self._port = port
         self._secret = secret
@@ -88,6 +56,7 @@ class Office:
         self._lock: FileLock | None = None
         self._listener: socket.socket | None = None
         self._server: Server | None = None
+        self._switch_interval = sys.getswitchinterval()
         self._rounds: asyncio.Task[None] | None = None
         self._watchdog: Watchdog | None = None
 
@@ -106,7 +75,7 @@ class Office:
         if not self._acquire():
             return False
         try:
-            store = await self._stack.enter_async_context(self._store())
+            store = await self._stack.enter_async_context(parts.store(self._settings))
             if not self._bind():
                 await self.give_up()
                 return False
@@ -122,21 +91,26 @@ class Office:
         The connections end last: that is what the followers start to elect at, and by then
         port, database and lock are free.
         """
-        if self._given_up:
-            return
-        self._given_up = True
+        if self._ending is None:
+            self._ending = asyncio.ensure_future(self._hand_over(why))
+        # Whoever asks, and however often: all wait for the one hand-over, which runs to its end.
+        await asyncio.shield(self._ending)
+
+    async def _hand_over(self, why: str) -> None:
         self._stop_rounds()
+        sys.setswitchinterval(self._switch_interval)
         if self._server is not None:
             await self._server.stop_accepting(within=GRACE)
         elif self._listener is not None:
             self._listener.close()
-        await self._stack.aclose()
-        if self._lock is not None:
-            self._lock.release()
-        if self._server is not None:
-            self._server.hang_up()
-        if not self.ended.done():
-            self.ended.set_result(why)
+        try:
+            await self._stack.aclose()
+        finally:
+            if self._lock is not None:
+                self._lock.release()
+            if self._server is not None:
+                self._server.hang_up()
+            self._end(why)
 
     def _stop_rounds(self) -> None:
         if self._watchdog is not None:
@@ -165,22 +139,6 @@ class Office:
             ) from error
         return True
 
-    def _store(self) -> SqliteStore:
-        path = self._settings.database_path
-        for suffix in ("", "-wal", "-shm"):
-            if not suffix or os.path.exists(path + suffix):
-                files.private_file(path + suffix)
-        elsewhere = os.path.expanduser(_AGENTMESH)
-        adoption = Adoption(
-            identify=processes.identify,
-            boot=processes.boot_id(),
-            host=processes.host_name(),
-            now=time.time(),
-            lifetime=DIRECT_TTL,
-            elsewhere=elsewhere if os.path.exists(elsewhere) else None,
-        )
-        return SqliteStore(path, adoption)
-
     def _bind(self) -> bool:
         listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         if sys.platform == "win32":  # pragma: no cover - Windows
@@ -199,16 +157,14 @@ class Office:
 
     async def _serve(self, store: SqliteStore) -> None:
         sys.setswitchinterval(SWITCH_INTERVAL)
-        reach = Reach()
-        here = Here(
-            host=processes.host_name(),
-            boot=processes.boot_id(),
-            identify=processes.identify,
-            alive=processes.alive,
+        reach = parts.Reach()
+        broker = Broker(
+            store,
+            reach,
+            clock=parts.Clock(),
+            here=parts.here(),
+            options=parts.options(self._settings),
         )
-        limits = Limits(per_minute=self._settings.rate_limit, mailbox=self._settings.mailbox_limit)
-        options = Options(limits=limits, require_token=self._settings.require_token)
-        broker = Broker(store, reach, clock=SystemClock(), here=here, options=options)
         reach.live = LiveConnections(store, broker.roster.get)
         broker.step_down = self._step_down
         store.commits.fenced = lambda: self._end("succeeded by another process")
@@ -235,11 +191,17 @@ class Office:
             if self._server is not None:
                 self._server.ping(own=self._me.pid)
             if beats % round(SWEEP_EVERY / frames.PING_EVERY) == 0:
-                try:
-                    await broker.sweep()
-                    await broker.tidy()
-                except ClaudePeersError as error:
-                    log.warning("the round failed, the next one tries again: %s", error)
+                await self._make_round(broker)
+
+    async def _make_round(self, broker: Broker) -> None:
+        try:
+            await broker.sweep()
+            await broker.tidy()
+        except ClaudePeersError as error:
+            log.warning("the round failed, the next one tries again: %s", error)
+        except Exception:
+            # Without rounds there are no pings, and the watchdog would end a leader that serves.
+            log.exception("the round failed")
 
     def _sessions(self) -> list[Any]:
         return self._server.sessions if self._server else []
@@ -282,4 +244,10 @@ class Office:
                 self._listener.shutdown(socket.SHUT_RDWR)
         if self._lock is not None:
             self._lock.release()
-        self.ended.get_loop().call_soon_threadsafe(self._end, "stuck")
+        self.ended.get_loop().call_soon_threadsafe(self._unstuck)
+
+    def _unstuck(self) -> None:
+        """Runs once the loop goes on, before it would try to accept from a dead listener."""
+        if self._listener is not None and sys.platform != "win32":
+            self.ended.get_loop().remove_reader(self._listener)
+        self._end("stuck")

@@ -10,15 +10,17 @@ import asyncio
 import logging
 import os
 import random
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from claude_peers.client.client import Client
-from claude_peers.client.link import Link, LiveLink, NotOursError, connect
+from claude_peers.client.link import Link, LiveLink
 from claude_peers.core import election
 from claude_peers.core.election import Event, Role
-from claude_peers.core.errors import ClaudePeersError, NoBrokerError
-from claude_peers.host import files, processes, sockets
+from claude_peers.core.errors import ClaudePeersError
+from claude_peers.host import files, processes
+from claude_peers.node.port import Port
 from claude_peers.settings import Settings
 from claude_peers.wire import frames
 
@@ -29,8 +31,10 @@ log = logging.getLogger(__name__)
 
 STRANGER_EVERY = 1.0
 """Seconds between two looks at a port that somebody else holds, or a database that fails."""
-OTHER_PORTS = 200
-"""A second user of a machine gets 7899 + 1 + uid modulo so many."""
+AFTER_OFFICE = 1.0
+"""Seconds a node that led leaves the lead to others."""
+LONGEST_HOLD = 3600.0
+"""Seconds for which `kill-broker --for` can keep everybody from leading."""
 
 
 class Node:
@@ -47,7 +51,7 @@ class Node:
 
     def __init__(self, settings: Settings, client: Client | None = None) -> None:
         self.role = Role.CANDIDATE
-        self.port = settings.broker_port
+        self.port = Port(settings)
         self.changed: Callable[[Role], None] = lambda _role: None
         self.problem: ClaudePeersError | None = None
         self._settings = settings
@@ -57,99 +61,71 @@ class Node:
         self._link: Link | None = None
         self._stopping = asyncio.Event()
         self._standby = False
-        self._holdback = 0.0
+        self._campaign_at = 0.0
         self._loading: asyncio.Future[type[Office]] | None = None
 
     async def run(self) -> None:
         """Take part until `stop` is called."""
         attempt = 0
-        campaign_at = 0.0
-        loop = asyncio.get_running_loop()
-        self._prepare()
         while not self._stopping.is_set():
             pause = election.reconnect_delay(attempt)
             attempt += 1
             try:
-                link = await self._reach()
-                if link is not None:
-                    await self._follow(link)
-                    attempt, jitter = 0, random.random()  # noqa: S311 - spreads attempts, no secret
-                    delay = election.campaign_delay(standby=self._standby, jitter=jitter)
-                    campaign_at = max(loop.time() + delay, self._holdback)
-                    continue
-                if loop.time() >= campaign_at and await self._campaign():
+                if await self._turn():
+                    attempt = 0
                     continue
             except ClaudePeersError as error:
                 self._cannot(error)
                 pause = STRANGER_EVERY
-            except (OSError, TimeoutError) as error:
+            except OSError as error:
                 log.debug("the broker did not answer: %s", error)
+            except Exception:
+                # A node that ended here would leave its session without mail, and without a word.
+                log.exception("starting over")
+                pause = STRANGER_EVERY
             await self._pause(pause)
 
     async def stop(self) -> None:
         """Leave the election; a leader hands over first."""
         self._stopping.set()
-        office, self._office = self._office, None
-        if office is not None:
-            await office.give_up()
+        if self._office is not None:
+            await self._office.give_up()
         if self._link is not None:
             self._link.close()
-        self._become(Event.STOP)
+        self.role = election.after(self.role, Event.STOP)
+        self.changed(self.role)
+
+    async def _turn(self) -> bool:
+        """Follow whoever leads, for as long as it does, else campaign; False if nothing worked."""
+        if not self._secret:
+            self._prepare()
+        if self._office is not None and self._office.ended.done():
+            await self._leave_office(self._office)
+        link = await self.port.reach(self._secret)
+        if self._stopping.is_set():
+            if link is not None:
+                link.close()
+        elif link is not None:
+            await self._follow(link)
+            jitter = random.random()  # noqa: S311 - spreads attempts, no secret
+            delay = election.campaign_delay(standby=self._standby, jitter=jitter)
+            self._campaign_at = max(self._campaign_at, _now() + delay)
+            return True
+        elif self._office is None and _now() >= self._campaign_at:
+            return await self._campaign()
+        return False
 
     # Reaching a broker
 
     def _prepare(self) -> None:
-        try:
-            files.private_folder(self._settings.state_folder)
-            self._secret = files.secret(self._settings.state_folder)
-        except ClaudePeersError as error:
-            self._cannot(error)
-        except OSError as error:
-            self._cannot(
-                NoBrokerError(
-                    f"The folder {self._settings.state_folder} cannot be used: {error.strerror}",
-                    "Make it yours and writable, or choose another with CLAUDE_PEERS_DB.",
-                )
-            )
-
-    async def _reach(self) -> Link | None:
-        """Return a connection to the broker, or None if nobody listens."""
-        if not self._secret:
-            self._prepare()
-            if not self._secret:
-                raise self.problem or NoBrokerError("There is no secret", "Look at the log.")
-        try:
-            return await connect(self.port, self._secret)
-        except ConnectionRefusedError:
-            return None
-        except NotOursError as error:
-            return await self._reach_other(error)
-
-    async def _reach_other(self, error: NotOursError) -> Link:
-        """Deal with a listener that is no broker of ours: upstream's, or a stranger."""
-        from claude_peers.client.http import BrokerHttp
-        from claude_peers.client.upstream import UpstreamLink
-
-        uid = sockets.listener_uid(self.port)
-        if uid is not None and uid != processes.user_id() and self.port == 7899:  # noqa: PLR2004 - the default, so nobody chose it
-            self.port += 1 + processes.user_id() % OTHER_PORTS
-            files.write_private(
-                os.path.join(self._settings.state_folder, "port"), b"%d" % self.port
-            )
-            raise error
-        http = BrokerHttp(
-            self.port,
-            secret=None,
-            trust_listener=self._settings.trust_listener,
-            listener_uid=sockets.listener_uid,
-            own_uid=processes.user_id(),
-        )
-        await asyncio.to_thread(http.open)
-        return UpstreamLink(http)
+        files.private_folder(self._settings.state_folder)
+        self.port.recall()
+        self._secret = files.secret(self._settings.state_folder)
 
     async def _follow(self, link: Link) -> None:
         """Use a broker until the connection to it ends."""
         self._link = link
+        self._explain(None)
         self._standby = False
         if isinstance(link, LiveLink):
             link.on_standby = self._prepare_to_lead
@@ -158,7 +134,6 @@ class Node:
                 await self._client.attach(link, self._secret)
             else:
                 link.send(0, "/watch", {"pid": os.getpid()})
-            self.problem = None
             if self._office is None:
                 self._become(Event.BROKER_ANSWERED)
             await self._until_it_ends(link)
@@ -195,7 +170,7 @@ class Node:
         """Wake a stopped leader; return the seconds until the next look."""
         if self._office is not None or not isinstance(link, LiveLink):
             return 10 * frames.SILENCE
-        quiet = asyncio.get_running_loop().time() - link.heard
+        quiet = _now() - link.heard
         if quiet < frames.SILENCE:
             return frames.SILENCE - quiet
         if link.leader is not None and processes.is_stopped(link.leader.pid):
@@ -216,15 +191,16 @@ class Node:
     async def _campaign(self) -> bool:
         if self._settings.broker_url or self._held_back():
             return False
-        if files.is_locked(os.path.join(self._settings.state_folder, "broker.lock")):
+        if files.is_locked(self._in_state("broker.lock")):
             return False
-        office = _leader_module()(self._settings, port=self.port, secret=self._secret)
+        office = _leader_module()(self._settings, port=self.port.number, secret=self._secret)
         if not await office.take():
             return False
         if self._stopping.is_set():
             await office.give_up()
             return False
         self._office = office
+        self._explain(None)
         self._become(Event.LOCK_AND_PORT_WON)
         return True
 
@@ -233,35 +209,48 @@ class Node:
         log.info("leading no longer: %s", why)
         if office.hold:
             self._hold_everybody(office.hold)
+        await office.give_up(why)
         self._office = None
         self._become(Event.SUCCEEDED)
-        await office.give_up(why)
         # Somebody else should lead now; if nobody does, this node will again.
-        self._holdback = asyncio.get_running_loop().time() + 1.0
+        self._campaign_at = _now() + AFTER_OFFICE
 
     def _hold_everybody(self, seconds: float) -> None:
-        until = f"{_wall() + seconds:.3f}".encode()
-        files.write_private(os.path.join(self._settings.state_folder, "hold"), until)
+        until = f"{time.time() + min(seconds, LONGEST_HOLD):.3f}".encode()
+        try:
+            files.write_private(self._in_state("hold"), until)
+        except ClaudePeersError as error:
+            log.warning("nobody is kept from leading: %s", error)
 
     def _held_back(self) -> bool:
-        held = files.read_private(os.path.join(self._settings.state_folder, "hold"))
+        held = files.read_private(self._in_state("hold"))
         try:
-            return held is not None and float(held) > _wall()
+            # A clock that was set back must not keep everybody from leading for longer.
+            return held is not None and 0 < float(held) - time.time() <= LONGEST_HOLD
         except ValueError:
             return False
+
+    def _in_state(self, name: str) -> str:
+        return os.path.join(self._settings.state_folder, name)
 
     # State
 
     def _become(self, event: Event) -> None:
+        if self._stopping.is_set():  # what is still learned on the way out changes nothing
+            return
         self.role = election.after(self.role, event)
         self.changed(self.role)
 
     def _cannot(self, error: ClaudePeersError) -> None:
         if self.problem is None or str(self.problem) != str(error):
             log.warning("no broker: %s", error)
-        self.problem = error
+        self._explain(error)
+
+    def _explain(self, problem: ClaudePeersError | None) -> None:
+        """Let callers wait for a broker, or tell them why there is none."""
+        self.problem = problem
         if self._client is not None:
-            self._client.problem = error
+            self._client.problem = problem
 
     async def _pause(self, seconds: float) -> None:
         try:
@@ -281,7 +270,5 @@ def _leader_module() -> "type[Office]":
     return Office
 
 
-def _wall() -> float:
-    import time
-
-    return time.time()
+def _now() -> float:
+    return time.monotonic()

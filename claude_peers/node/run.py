@@ -6,13 +6,15 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
+from typing import Any
 
 from claude_peers.core.errors import ClaudePeersError
 from claude_peers.host import paths
 from claude_peers.node.node import Node
 from claude_peers.session.early import Early
 from claude_peers.session.server import Session
+from claude_peers.session.stdio import take_over
 from claude_peers.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -25,17 +27,25 @@ _IGNORED = ("SIGTSTP", "SIGTTIN", "SIGTTOU", "SIGPIPE")
 
 def session(settings: Settings, early: Early, *, problem: ClaudePeersError | None = None) -> None:
     """Serve one agent over stdio until it closes its end, then end the process."""
-    asyncio.run(_session(settings, early, problem))
-    _exit()
+    # Before there is an event loop: it must not get descriptors that are meant for the client.
+    wire = take_over()
+    _run(_session(settings, early, wire, problem))
 
 
 def node(settings: Settings, ready: Callable[[str], None]) -> None:
     """Take part in the election without an agent, until a signal; `ready` is told each role."""
-    asyncio.run(_node(settings, ready))
+    _run(_node(settings, ready))
+
+
+def _run(main: Coroutine[Any, Any, None]) -> None:
+    # Not asyncio.run: at its end that waits for threads, and one may be asking the network.
+    asyncio.Runner().run(main)
     _exit()
 
 
-async def _session(settings: Settings, early: Early, problem: ClaudePeersError | None) -> None:
+async def _session(
+    settings: Settings, early: Early, wire: tuple[int, int], problem: ClaudePeersError | None
+) -> None:
     running: asyncio.Task[None] | None = None
 
     def begin() -> None:
@@ -46,7 +56,7 @@ async def _session(settings: Settings, early: Early, problem: ClaudePeersError |
     served = Session(settings, begin=begin, problem=problem)
     network = Node(settings, served.client)
     with _endings(served.ended.set):
-        await served.run(early)
+        await served.run(early, wire)
         if served.client.connected:
             with contextlib.suppress(ClaudePeersError):
                 goodbye = {"id": served.client.peer_id}
@@ -119,8 +129,9 @@ def start_logging(settings: Settings, *, verbose: bool) -> None:
     handlers: list[logging.Handler] = []
     if verbose:
         handlers.append(logging.StreamHandler(sys.stderr))
-    with contextlib.suppress(OSError):
-        handlers.append(_log_file(paths.log_folder(settings.environ)))
+    with contextlib.suppress(OSError, ClaudePeersError):
+        # Where a setting was refused, there are none that tell the environment.
+        handlers.append(_log_file(paths.log_folder(settings.environ or os.environ)))
     for handler in handlers:
         handler.setFormatter(form)
         root.addHandler(handler)

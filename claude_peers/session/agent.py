@@ -65,7 +65,7 @@ def keys(agent: Agent, cwd: str) -> list[str]:
     """Return the identity keys of a session of this agent, strongest first."""
     started = processes.start_time(agent.pid) or ""
     boot = (processes.boot_id(), processes.pid_namespace())
-    if not agent.client.startswith(CLAUDE_CODE):
+    if agent.client.partition(" ")[0] != CLAUDE_CODE:
         return [identity.key("launch", *boot, str(agent.pid), started, cwd, agent.client)]
     found = [identity.key("live", *boot, str(agent.pid), started)]
     if agent.session_id:

@@ -88,7 +88,8 @@ class Presence:
             self._now()
 
     def _look(self, looks: int) -> None:
-        if self._matched():
+        # Not a check that was started from within a session: that one is an ancestor, too.
+        if self._matched() and not is_check(self._command_lines()):
             self._now()
         elif looks:
             self._later(LOOK_EVERY, lambda: self._look(looks - 1))

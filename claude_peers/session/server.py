@@ -16,7 +16,7 @@ from claude_peers.session.early import Early
 from claude_peers.session.methods import Methods
 from claude_peers.session.presence import Presence
 from claude_peers.session.rpc import Dispatcher, oversized
-from claude_peers.session.stdio import Input, Output, take_over
+from claude_peers.session.stdio import Input, Output
 from claude_peers.settings import Settings
 from claude_peers.tools import TOOLS
 from claude_peers.tools.member import Member
@@ -72,9 +72,14 @@ class Session:
         )
         self._output: Output | None = None
 
-    async def run(self, early: Early) -> None:
-        """Serve until the agent closes its end; `early` is what the first stage left."""
-        fd_in, fd_out = take_over()
+    async def run(self, early: Early, wire: tuple[int, int]) -> None:
+        """Serve until the agent closes its end.
+
+        Args:
+            early: what the first stage left.
+            wire: the descriptors to read and write, from `session.stdio.take_over`.
+        """
+        fd_in, fd_out = wire
         self._output = output = Output(fd_out)
         if early.params is not None:
             self.methods.greet(early.params)
@@ -100,7 +105,7 @@ class Session:
             from claude_peers.session.sdk import Face
 
             face = Face(self.methods, write=output.write, resume=self._on_resume)
-            self._in_background(face.serve())
+            self._in_background(self._serve_sdk(face))
             return face
         return Dispatcher(
             self.methods.requests,
@@ -109,6 +114,14 @@ class Session:
             batches=lambda: self.methods.batches,
             resume=self._on_resume,
         )
+
+    async def _serve_sdk(self, face: Any) -> None:
+        try:
+            await face.serve()
+        except ClaudePeersError as error:
+            sys.stderr.write(f"claude-peers: {error}\n")
+        finally:
+            self.ended.set()  # without a face there is nothing left to do
 
     def _on_resume(self) -> None:
         self._resume()

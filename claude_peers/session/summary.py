@@ -10,10 +10,12 @@ import logging
 import os
 from typing import Any
 
+from claude_peers.core.errors import BadRequestError
 from claude_peers.core.limits import SUMMARY
 from claude_peers.core.text import one_line
 from claude_peers.host import git
 from claude_peers.settings import Settings
+from claude_peers.wire.codec import loads
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +38,8 @@ def from_git(cwd: str) -> str:
     if repository is None:
         return ""
     files = git.recent_files(cwd, 5)
-    text = f"On {repository.branch} in {repository.name}"
+    text = f"On {repository.branch} in " if repository.branch else "In "
+    text += repository.name
     if files:
         text += f"; recent files: {', '.join(files)}"
     return one_line(text, SUMMARY)
@@ -51,9 +54,9 @@ async def make(settings: Settings, cwd: str) -> str:
         return facts
     try:
         async with asyncio.timeout(WITHIN):
-            asked = await asyncio.to_thread(_ask, settings, _prompt(cwd))
-    except (OSError, TimeoutError, ValueError, LookupError, TypeError) as error:
-        log.warning("no summary from %s: %s", settings.openai_url, type(error).__name__)
+            asked = await asyncio.to_thread(lambda: _ask(settings, _prompt(cwd)))
+    except (OSError, TimeoutError, ValueError, LookupError, TypeError, BadRequestError) as error:
+        log.warning("the endpoint gave no summary: %s", type(error).__name__)
         return facts
     return one_line(asked, SUMMARY) or facts
 
@@ -68,6 +71,7 @@ def _prompt(cwd: str) -> str:
 
 
 def _ask(settings: Settings, prompt: str) -> str:
+    import http.client
     import urllib.request
 
     system = (
@@ -89,14 +93,19 @@ def _ask(settings: Settings, prompt: str) -> str:
     request = urllib.request.Request(  # noqa: S310 - the scheme is checked above
         url,
         data=json.dumps(body).encode(),
-        headers={
-            "Content-Type": "application/json",
-            "Authorization": f"Bearer {settings.openai_key}",
-        },
+        headers={"Content-Type": "application/json"},
     )
-    with urllib.request.urlopen(request, timeout=WITHIN) as response:  # noqa: S310 - the same
-        answer: Any = json.loads(response.read(_ANSWER))
-    return str(answer["choices"][0]["message"]["content"])
+    # Not an ordinary header: those go along to wherever the endpoint redirects.
+    request.add_unredirected_header("Authorization", f"Bearer {settings.openai_key}")
+    try:
+        with urllib.request.urlopen(request, timeout=WITHIN) as response:  # noqa: S310 - the same
+            answer: Any = loads(response.read(_ANSWER))
+    except http.client.HTTPException as error:  # it does not speak HTTP
+        raise ValueError(type(error).__name__) from error
+    content = answer["choices"][0]["message"]["content"]
+    if not isinstance(content, str):
+        raise TypeError("no text")
+    return content
 
 
 def default_name(cwd: str) -> str:

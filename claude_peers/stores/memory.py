@@ -193,4 +193,5 @@ class MemoryStore:
         first, number, _ = known
         if (first.to_id, first.text, first.reply_to) != (draft.to_id, draft.text, draft.reply_to):
             raise DedupeConflictError(draft.dedupe_key)
-        return self._mail[number].message
+        entry = self._mail.get(number)
+        return entry.message if entry else None

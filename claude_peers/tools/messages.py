@@ -2,13 +2,11 @@
 
 from typing import Any
 
-from claude_peers.core.limits import PAGE
+from claude_peers.core.limits import PREVIEW
+from claude_peers.core.text import plain
 from claude_peers.tools import render
 from claude_peers.tools.member import Member
 from claude_peers.tools.registry import Shown, tool
-
-PAGE_SIZE = 38_000
-"""Characters of one result: clients put longer ones into a file."""
 
 
 @tool(
@@ -40,43 +38,27 @@ async def check_messages(member: Member, full: bool = False) -> str | Shown:  # 
     Each message is shown once. Messages also arrive by themselves where the client allows it;
     this always works.
     """
-    answer = await member.call(
-        "/poll-messages",
-        **member.me,
-        ack_supported=True,
-        limit=PAGE,
-        exclude=sorted(member.in_hand),
-    )
-    views = answer["messages"]
+    taken = await member.take()
+    repeated = member.brief if full else {}
+    views = [*({**repeated, **{view["id"]: view for view in taken}}).values()]
     if not views:
         return "No new messages."
-    texts = [
-        render.message(view, first_line=view["id"] in member.pushed and not full) for view in views
-    ]
-    count = _fitting(texts)
+    briefly = {view["id"] for view in views if _has_it(member, view) and not full}
+    texts = [render.message(view, first_line=view["id"] in briefly) for view in views]
+    count = render.fitting(texts)
     ids = tuple(view["id"] for view in views[:count])
     member.in_hand.update(ids)
-    await _release(member, views[count:])
-    member.unread.update(view["id"] for view in views[count:])
-    rest = len(member.unread.difference(ids, member.in_hand))
+    member.give_back(view["id"] for view in taken if view["id"] not in ids)
+    if full:
+        member.brief = {number: view for number, view in repeated.items() if number not in ids}
+    member.keep_brief([view for view in views[:count] if view["id"] in briefly])
+    rest = len((member.unread - member.in_hand).union(view["id"] for view in views[count:]))
     text = f"{count} new message(s):\n{render.LABEL}\n\n" + "\n\n---\n\n".join(texts[:count])
     if rest:
         text += f"\n\n---\n\n{rest} more: call check_messages again."
     return Shown(text, ids)
 
 
-def _fitting(texts: list[str]) -> int:
-    """Return how many of the texts make a page; the first is on it whatever its length."""
-    size, count = 0, 0
-    for text in texts:
-        size += len(text) + 10
-        if count and size > PAGE_SIZE:
-            break
-        count += 1
-    return count
-
-
-async def _release(member: Member, views: list[dict[str, Any]]) -> None:
-    if views:
-        ids = [view["id"] for view in views]
-        await member.call("/release-messages", **member.me, message_ids=ids)
+def _has_it(member: Member, view: dict[str, Any]) -> bool:
+    """Whether the agent was given the whole text, not a preview of it."""
+    return view["id"] in member.pushed and len(plain(str(view["text"]))) <= PREVIEW

@@ -2,7 +2,8 @@
 
 from typing import Literal
 
-from claude_peers.core.limits import SUMMARY
+from claude_peers.core.limits import NAME, PATH, SUMMARY
+from claude_peers.core.text import one_line, plain
 from claude_peers.tools import render
 from claude_peers.tools.member import Member
 from claude_peers.tools.registry import tool
@@ -36,8 +37,13 @@ async def list_peers(member: Member, scope: Scope = "machine") -> str:
             f"No other peers found (scope: {scope}).\n"
             "Another agent session with claude-peers on this machine will show up here."
         )
-    listed = "\n\n".join(render.peer(view) for view in found)
-    return f"Found {len(found)} peer(s) (scope: {scope}):\n\n{listed}"
+    texts = [render.peer(view) for view in found]
+    count = render.fitting(texts)
+    listed = "\n\n".join(texts[:count])
+    text = f"Found {len(found)} peer(s) (scope: {scope}):\n\n{listed}"
+    if count < len(found):
+        text += f"\n\n{len(found) - count} more are not shown: use a narrower scope."
+    return text
 
 
 @tool(
@@ -48,7 +54,7 @@ async def set_summary(member: Member, summary: str) -> str:
     """Tell the other agents what you are working on. Call it when you start and when it changes."""
     member.summarised = True
     await member.call("/set-summary", **member.me, summary=summary)
-    text = f'Summary updated: "{summary}"'
+    text = f'Summary updated: "{plain(summary[:SUMMARY])}"'
     return text if len(summary) <= SUMMARY else f"{text}\nPeers see the first {SUMMARY} characters."
 
 
@@ -58,9 +64,9 @@ async def whoami(member: Member) -> str:
     await member.client.registered.wait()
     return "\n".join(
         (
-            f"ID: {member.client.peer_id}",
-            f"  Name: {member.client.name}",
-            f"  CWD: {member.cwd}",
+            f"ID: {one_line(member.client.peer_id, NAME)}",
+            f"  Name: {one_line(member.client.name, NAME)}",
+            f"  CWD: {one_line(member.cwd, PATH)}",
             f"  Push route: {member.route or 'none proven; messages wait for check_messages'}",
             f"  Unread messages: {len(member.unread)}",
         )

@@ -43,15 +43,19 @@ class Stream:
         self._cursor = 0
         self._caught_up = False
         self._pumping = False
+        self._missed = False
 
     def offer(self, message: Message) -> None:
         """Write a fresh message, or leave it to the pump."""
-        if not self._caught_up or message.id <= self._cursor:
+        if message.id <= self._cursor:
             return
-        if self.sink.clogged:
-            self._caught_up = False
+        if self._caught_up and not self.sink.clogged:
+            self._write(message)
             return
-        self._write(message)
+        self._caught_up = False
+        self._missed = True
+        if not self.sink.clogged:
+            self.drained()  # a pump that failed is not running any more
 
     def drained(self) -> None:
         """Go on after the peer has read what was written."""
@@ -61,15 +65,21 @@ class Stream:
 
     async def _pump(self) -> None:
         try:
-            while self._live.holds(self) and not self.sink.clogged:
+            while self._may_write():
+                self._missed = False
                 page = await self._live.store.unread(self.peer_id, after=self._cursor, limit=PAGE)
                 for message in page:
+                    if not self._may_write():
+                        return
                     self._write(message)
-                if len(page) < PAGE:
+                if len(page) < PAGE and not self._missed:
                     self._caught_up = not self.sink.clogged
                     return
         finally:
             self._pumping = False
+
+    def _may_write(self) -> bool:
+        return self._live.holds(self) and not self.sink.clogged
 
     def _write(self, message: Message) -> None:
         self._cursor = message.id
@@ -126,7 +136,7 @@ class LiveConnections:
             stream.offer(message)
 
     def in_background(self, work: Any) -> None:
-        """Run a stream's pump; a failing store is logged, the next drain tries again."""
+        """Run a stream's pump; a failing store is logged, the next message or drain tries again."""
         task = asyncio.ensure_future(work)
         self._tasks.add(task)
         task.add_done_callback(self._done)

@@ -69,8 +69,18 @@ def test_each_peer_is_judged_by_its_own_facts():
 
 
 def test_a_lost_peer_with_a_key_waits_for_its_successor():
-    assert presence_after(peer(keys=("resume:1",))) is Presence.AWAY
+    assert presence_after(peer(keys=("resume:1",)), left=False) is Presence.AWAY
 
 
-def test_a_lost_peer_without_a_key_has_departed():
-    assert presence_after(peer()) is Presence.DEPARTED
+def test_a_peer_with_a_key_that_left_waits_for_its_successor():
+    assert presence_after(peer(keys=("resume:1",)), left=True) is Presence.AWAY
+
+
+def test_a_peer_that_was_only_silent_may_be_heard_again():
+    assert presence_after(peer(), left=False) is Presence.AWAY
+
+
+def test_a_peer_without_a_key_that_left_or_died_has_departed():
+    dead = peer(process=Process(pid=1, started="1"))
+    assert presence_after(dead, left=False) is Presence.DEPARTED
+    assert presence_after(peer(), left=True) is Presence.DEPARTED

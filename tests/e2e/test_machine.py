@@ -74,7 +74,7 @@ def test_a_process_that_is_left_behind_is_ended_and_fails_the_test(scratch: Mach
 def test_a_session_that_ends_early_says_so_at_once(scratch: Machine) -> None:
     session = start(scratch, "import sys; sys.exit('no luck')")
 
-    with pytest.raises(AssertionError, match="it ended.*no luck"):
+    with pytest.raises(AssertionError, match=r"it ended.*no luck"):
         session.answer(1)
     scratch.close()
 
@@ -91,7 +91,10 @@ def test_a_process_on_the_machine_sees_nothing_of_the_users(scratch: Machine) ->
 def test_raw_bytes_reach_the_broker_as_they_are(machine: Machine) -> None:
     machine.serve()
 
-    answer = http.raw(machine.port, b"GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n", timeout=1)
+    host = f"Host: 127.0.0.1:{machine.port}"
+
+    request = f"GET /health HTTP/1.1\r\n{host}\r\nConnection: close\r\n\r\n"
+    answer = http.raw(machine.port, request.encode())
 
     assert answer.startswith(b"HTTP/1.1 200")
     assert machine.broker == machine.processes[0].pid

@@ -69,8 +69,7 @@ class Bindings:
             case str() if self._text(wanted, given):
                 pass
             case _ if type(wanted) is not type(given) or wanted != given:
-                ours, recorded = json.dumps(given)[:600], json.dumps(wanted)[:600]
-                yield f"{where} is {ours}, recorded {self._known(recorded)}"
+                yield f"{where} is {_brief(given)}, recorded {self._known(_brief(wanted))}"
 
     def matches(self, wanted: str, given: str) -> bool:
         """Return whether `given` is `wanted` with its placeholders filled; bind the new ones."""
@@ -127,6 +126,10 @@ def load(name: str) -> list[dict[str, Any]]:
 def parse(text: str) -> Any:
     """Return a recorded JSON text, bare placeholders as strings."""
     return json.loads(_BARE.sub(r'"\1"', text))
+
+
+def _brief(value: Any) -> str:
+    return json.dumps(value).replace(BIG, "<big>")[:600]
 
 
 @dataclass(slots=True, kw_only=True)

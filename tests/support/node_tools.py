@@ -4,6 +4,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -42,5 +43,5 @@ def _folders() -> Iterator[Path]:
     yield ROOT / "node_modules"
 
 
-def _skip(reason: str) -> str:
+def _skip(reason: str) -> NoReturn:
     pytest.skip(f"{reason}: run `{INSTALL}`, or point CLAUDE_PEERS_NODE_MODULES at node_modules")

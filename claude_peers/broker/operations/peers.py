@@ -28,8 +28,7 @@ async def register(broker: "Broker", caller: Caller, request: RegisterRequest) -
 @operation("/heartbeat", PeerRequest)
 async def heartbeat(broker: "Broker", caller: Caller, request: PeerRequest) -> Any:
     """Give a sign of life; needed from peers whose process the broker cannot see."""
-    del caller  # a sign of life harms nobody
-    broker.heartbeat(request.id)
+    await broker.heartbeat(caller, request.id)
     return OK
 
 

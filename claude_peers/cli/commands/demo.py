@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from claude_peers.cli import output
-from claude_peers.cli.agent import Agent
+from claude_peers.cli.agent import Agent, SilentError
 from claude_peers.cli.reach import Broker
 from claude_peers.core.errors import ClaudePeersError
 
@@ -158,8 +158,7 @@ class Story:
         self.say("planner", "does not read that one yet")
 
     def _crash(self) -> None:
-        before = self._status()
-        victim = next(n for n, a in self._agents.items() if a.process.pid == before.get("pid"))
+        victim, before = self._leader()
         senders = [name for name in NAMES if name != victim]
         self._send(senders[0], senders[1], "One before the crash.")
         killed = time.perf_counter()
@@ -169,8 +168,7 @@ class Story:
         )
         self._send(senders[0], senders[1], "The first after the crash.", quiet=True)
         self._tally.takeover_ms = (time.perf_counter() - killed) * 1000
-        after = self._status()
-        heir = next(n for n, a in self._agents.items() if a.process.pid == after.get("pid"))
+        heir, after = self._leader()
         took = f"took over in {self._tally.takeover_ms:.0f} ms (kill to the next accepted message)"
         self.say(heir, output.style(f"{took}, epoch {after['epoch']}", "yellow"))
         for _ in range(AFTER_THE_CRASH):
@@ -225,6 +223,13 @@ class Story:
         if not self._quiet:
             output.say(f"\n{output.style(text, 'bold')}")
 
+    def _leader(self) -> tuple[str, dict[str, Any]]:
+        status = self._status()
+        for name, agent in self._agents.items():
+            if agent.process.pid == status.get("pid"):
+                return name, status
+        raise SilentError("None of the sessions leads", "Look at the log.")
+
     def _status(self) -> dict[str, Any]:
         with Broker(self._environ) as broker:
             return broker.status()
@@ -234,7 +239,8 @@ def _environment(folder: str) -> dict[str, str]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    kept = ("PATH", "LANG", "LC_ALL", "SYSTEMROOT", "TEMP", "TMP", "XDG_CACHE_HOME")
+    kept = ("PATH", "LANG", "LC_ALL", "SYSTEMROOT", "USERPROFILE", "LOCALAPPDATA", "TEMP", "TMP",
+            "XDG_CACHE_HOME")  # fmt: skip
     return {name: os.environ[name] for name in kept if name in os.environ} | {
         "HOME": os.path.expanduser("~"),
         "XDG_STATE_HOME": folder,

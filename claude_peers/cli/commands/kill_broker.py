@@ -5,13 +5,12 @@ The broker hands over to another session; if there is none, it leads again a sec
 """
 
 import argparse
-import sys
 import time
 from typing import Any
 
 from claude_peers.cli import output
 from claude_peers.cli.reach import Broker
-from claude_peers.core.errors import NoBrokerError
+from claude_peers.core.errors import ClaudePeersError, NoBrokerError
 
 WITHIN = 4.0
 """Seconds to wait for the next leader."""
@@ -35,7 +34,7 @@ def run(options: argparse.Namespace) -> int:
     try:
         with Broker() as broker:
             if not broker.ours:
-                return _not_ours(options)
+                raise NotOursError(broker.url)
             before = broker.status()
             if not options.json:
                 output.say(f"Broker has {before.get('peers')} peer(s). Shutting down...")
@@ -59,15 +58,6 @@ def run(options: argparse.Namespace) -> int:
     return output.OK
 
 
-def _not_ours(options: argparse.Namespace) -> int:
-    remedy = "It is another implementation's broker; end it with that one's own command."
-    if options.json:
-        output.tell({"stopped": None, "remedy": remedy})
-    else:
-        print(f"Failed: nothing was stopped\n{remedy}", file=sys.stderr)
-    return output.FAILED
-
-
 def _next_leader(before: dict[str, Any]) -> dict[str, Any] | None:
     end = time.monotonic() + WITHIN
     while time.monotonic() < end:
@@ -88,3 +78,16 @@ def _seconds(text: str) -> float:
     if not number.isdecimal() or int(number) * (scale or 1.0) > LONGEST:
         raise argparse.ArgumentTypeError(f"{text!r} is not like 60s or 5m, at most an hour")
     return int(number) * (scale or 1.0)
+
+
+class NotOursError(ClaudePeersError):
+    """The broker is one that we cannot ask."""
+
+    code = "not_ours"
+
+    def __init__(self, url: str) -> None:
+        super().__init__(
+            f"Nothing was stopped: the broker on {url} does not know this user's secret",
+            "It is another implementation's, or has another CLAUDE_PEERS_DB; "
+            "end it with its own command, or use the same settings.",
+        )

@@ -27,7 +27,8 @@ def run(options: argparse.Namespace) -> int:
     if options.json:
         output.tell(peers)
     elif options.names:
-        output.say("\n".join(one_line(str(peer.get("name", peer["id"])), 64) for peer in peers))
+        for peer in peers:
+            output.say(one_line(str(peer.get("name", peer["id"])), 64))
     elif peers:
         output.say("\n".join(line for peer in peers for line in _lines(peer)))
     else:

@@ -5,6 +5,7 @@ for shells, scripts and HTTP agents. Ends on Ctrl-C or SIGTERM.
 """
 
 import argparse
+import contextlib
 import sys
 
 from claude_peers import settings
@@ -24,11 +25,13 @@ def run(options: argparse.Namespace) -> int:
     run.start_logging(chosen, verbose=options.verbose)
 
     def ready(role: str) -> None:
-        if options.json:
-            output.tell({"role": role, "port": chosen.broker_port})
-        else:
-            sys.stderr.write(f"claude-peers: {role} on http://127.0.0.1:{chosen.broker_port}\n")
-            sys.stderr.flush()
+        # Whoever reads this may leave; the node stays.
+        with contextlib.suppress(OSError):
+            if options.json:
+                output.tell({"role": role, "port": chosen.broker_port})
+            else:
+                sys.stderr.write(f"claude-peers: {role} on http://127.0.0.1:{chosen.broker_port}\n")
+                sys.stderr.flush()
 
     run.node(chosen, ready)
     return output.OK

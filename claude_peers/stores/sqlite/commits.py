@@ -66,7 +66,11 @@ class Commits:
         self._loop = asyncio.get_running_loop()
         self._opened = self._loop.create_future()
         self._thread.start()
-        await self._opened
+        try:
+            await self._opened
+        except BaseException:  # a caller that gives up meanwhile must not leave the file open
+            self._waiting.put(None)
+            raise
         return self
 
     async def __aexit__(
@@ -110,7 +114,8 @@ class Commits:
                 self._tell(_settle_all, batch)
 
     def _open(self) -> sqlite3.Connection:
-        db = sqlite3.connect(self._path, timeout=BUSY, isolation_level=None)
+        # uri: so that ATTACH may say mode=ro, whatever this SQLite was built with.
+        db = sqlite3.connect(self._path, timeout=BUSY, isolation_level=None, uri=True)
         try:
             db.execute("PRAGMA journal_mode = WAL")
             db.execute("PRAGMA synchronous = FULL")
@@ -132,6 +137,7 @@ class Commits:
         except Exception as error:  # noqa: BLE001 - every waiting caller gets it, translated
             with contextlib.suppress(sqlite3.Error):
                 db.execute("ROLLBACK")
+            log.warning("a commit failed: %s", error)
             for work in batch:
                 work.error = translate(error)
 
@@ -152,8 +158,10 @@ def _run_piece(db: sqlite3.Connection, work: _Work) -> None:
     db.execute("SAVEPOINT piece")
     try:
         work.result = work.piece(db)
-    except ClaudePeersError as error:
-        work.error = error
+    except sqlite3.OperationalError:
+        raise  # the disk is full or fails: SQLite may have given up the whole transaction
+    except Exception as error:  # noqa: BLE001 - its caller gets it; the others go on
+        work.error = translate(error)
         db.execute("ROLLBACK TO piece")
     db.execute("RELEASE piece")
 
@@ -187,5 +195,4 @@ def translate(error: Exception) -> Exception:
         remedy = "Move the file away, or choose another with CLAUDE_PEERS_DB."
     else:
         remedy = "Look at the disk and at the log, then try again."
-    log.warning("database: %s", text)
     return StoreError(f"The database failed: {text}", remedy, retry_after=1.0)

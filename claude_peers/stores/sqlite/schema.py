@@ -5,7 +5,9 @@ Table names are ours (`mail`, `peer`, …): an upstream database in the same fil
 triggers, in the very transaction that changes it: nobody can forget to.
 """
 
+import contextlib
 import sqlite3
+from collections.abc import Iterator
 
 from claude_peers.core.errors import StoreError
 
@@ -89,21 +91,35 @@ def migrate(db: sqlite3.Connection) -> None:
     Raises:
         StoreError: a newer version of claude-peers has been here.
     """
-    (version,) = db.execute("PRAGMA user_version").fetchone()
-    if version == len(MIGRATIONS):
+    if _version(db) == len(MIGRATIONS):
         return
+    with transaction(db):
+        # Asked again, inside: another process may have been faster.
+        for statements in MIGRATIONS[_version(db) :]:
+            for statement in statements:
+                db.execute(statement)
+        db.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
+
+
+@contextlib.contextmanager
+def transaction(db: sqlite3.Connection) -> Iterator[None]:
+    """Commit what is done inside, or nothing of it."""
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        db.execute("COMMIT")
+    except BaseException:
+        # SQLite may have rolled back by itself; what counts is why.
+        with contextlib.suppress(sqlite3.Error):
+            db.execute("ROLLBACK")
+        raise
+
+
+def _version(db: sqlite3.Connection) -> int:
+    version: int = db.execute("PRAGMA user_version").fetchone()[0]
     if version > len(MIGRATIONS):
         raise StoreError(
             f"The database has schema {version}, this version knows {len(MIGRATIONS)}",
             "Upgrade claude-peers; until then this session uses the broker of a newer one.",
         )
-    db.execute("BEGIN IMMEDIATE")
-    try:
-        for statements in MIGRATIONS[version:]:
-            for statement in statements:
-                db.execute(statement)
-        db.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
-        db.execute("COMMIT")
-    except BaseException:
-        db.execute("ROLLBACK")
-        raise
+    return version

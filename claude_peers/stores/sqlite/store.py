@@ -69,10 +69,11 @@ class SqliteStore:
                 {"pid": leader.pid, "started": leader.started},
             ).fetchone()
             db.execute("UPDATE mail SET state = 'queued' WHERE unread = 1 AND state = 'leased'")
-            self.commits.epoch = epoch
             return int(epoch)
 
-        return await self.commits.submit(work)
+        # Only now: an epoch whose commit failed was never ours.
+        self.commits.epoch = await self.commits.submit(work)
+        return self.commits.epoch
 
     async def peers(self) -> list[Peer]:
         """See `broker.ports.Store`."""
@@ -147,10 +148,7 @@ class SqliteStore:
             _move(db, owner, claim.returned, Event.RETURN, now=now)
             return _lease(db, owner, claim)
 
-        # Most polls find nothing and settle nothing: they must not cost a write.
-        idle = not claim.seen and not claim.returned
-        if idle and not await self.unread(owner, limit=1):
-            return []
+        # Most polls find nothing and settle nothing: a commit without a change writes no page.
         return await self.commits.submit(work)
 
     async def tidy(self, *, now: float, most: int) -> int:

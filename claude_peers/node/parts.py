@@ -1,0 +1,85 @@
+"""The parts a leader is assembled from, made for this process and this user's settings."""
+
+import os
+import time
+from typing import Any
+
+from claude_peers.broker.broker import Options
+from claude_peers.broker.ports import Here
+from claude_peers.core.delivery import DIRECT_TTL
+from claude_peers.core.limits import Limits
+from claude_peers.core.models import PeerId
+from claude_peers.host import files, processes
+from claude_peers.settings import Settings
+from claude_peers.stores.sqlite.adopt import Adoption
+from claude_peers.stores.sqlite.store import SqliteStore
+from claude_peers.transports.live import LiveConnections
+
+_AGENTMESH = "~/.agentmesh.db"
+
+
+class Clock:
+    """The Clock port."""
+
+    def wall(self) -> float:
+        """See `broker.ports.Clock`."""
+        return time.time()
+
+    def monotonic(self) -> float:
+        """See `broker.ports.Clock`."""
+        return time.monotonic()
+
+
+class Reach:
+    """The Transport port, for whichever transports the broker is given."""
+
+    def __init__(self) -> None:
+        self.live: LiveConnections
+
+    def reaches(self, peer_id: PeerId) -> bool:
+        """See `broker.ports.Transport`."""
+        return self.live.reaches(peer_id)
+
+    def deliver(self, message: Any) -> None:
+        """See `broker.ports.Transport`."""
+        self.live.deliver(message)
+
+
+def here() -> Here:
+    """Return what the broker knows of this machine."""
+    return Here(
+        host=processes.host_name(),
+        boot=processes.boot_id(),
+        identify=processes.identify,
+        alive=processes.alive,
+    )
+
+
+def options(settings: Settings) -> Options:
+    """Return what the user decided about the broker."""
+    limits = Limits(per_minute=settings.rate_limit, mailbox=settings.mailbox_limit)
+    return Options(limits=limits, require_token=settings.require_token)
+
+
+def store(settings: Settings) -> SqliteStore:
+    """Return the database of a leader, private, and adopting from upstream's; not opened yet.
+
+    Raises:
+        StoreError: its file cannot be used.
+    """
+    path = settings.database_path
+    for suffix in ("", "-wal", "-shm"):
+        if not suffix or os.path.exists(path + suffix):
+            files.private_file(path + suffix)
+    elsewhere = os.path.expanduser(_AGENTMESH)
+    # Whose database that is already adopts from it as its own.
+    apart = os.path.exists(elsewhere) and not os.path.samefile(elsewhere, path)
+    adoption = Adoption(
+        identify=processes.identify,
+        boot=processes.boot_id(),
+        host=processes.host_name(),
+        now=time.time(),
+        lifetime=DIRECT_TTL,
+        elsewhere=elsewhere if apart else None,
+    )
+    return SqliteStore(path, adoption)

@@ -1,0 +1,74 @@
+"""What `peers` lists, for people, for scripts and for programs."""
+
+import pytest
+
+
+@pytest.fixture
+def pair(machine):
+    """Return two sessions that are registered, by name."""
+    machine.serve()
+    for name in ("alpha", "beta"):
+        session = machine.session(CLAUDE_PEERS_NAME=name)
+        session.list_prompts()
+        machine.peer_id(session)
+    return machine.sessions
+
+
+def test_without_a_broker_it_says_so(cli):
+    ran = cli("peers")
+    assert (ran.code, ran.out) == (6, "Broker is not running.\n")
+    assert "claude-peers serve" in ran.err
+
+
+def test_without_a_broker_json_has_nothing_on_stdout(cli):
+    ran = cli("peers", "--json")
+    assert (ran.code, ran.out) == (6, "")
+    assert ran.error["code"] == "no_broker"
+
+
+def test_nobody_is_told_to_people_in_words_and_to_programs_as_an_empty_list(cli, machine):
+    machine.serve()
+    ran = cli("peers")
+    assert (ran.code, ran.out) == (0, "No peers registered.\n")
+    assert "Start an agent session" in ran.err
+    ran = cli("peers", "--json")
+    assert (ran.code, ran.out, ran.err) == (0, "[]\n", "")
+
+
+def test_no_names_are_no_lines(cli, machine):
+    machine.serve()
+    assert cli("peers", "--names").out == ""
+
+
+def test_peers_are_listed_with_name_and_summary(cli, machine, pair):
+    pair[0].call("set_summary", summary="at the parser")
+    ran = cli("peers")
+    first = machine.peer_id(pair[0])
+    assert (ran.code, ran.err) == (0, "")
+    assert f"{first}  PID:{pair[0].pid}  {machine.folder('s0')}\n  Name: alpha\n" in ran.out
+    assert "  Summary: at the parser\n" in ran.out
+    assert ran.out.count("PID:") == 2
+
+
+def test_names_alone_are_for_scripts(cli, pair):
+    assert sorted(cli("peers", "--names").out.splitlines()) == ["alpha", "beta"]
+
+
+def test_json_is_the_list(cli, machine, pair):
+    ran = cli("peers", "--json")
+    assert {each["id"] for each in ran.value} == {machine.peer_id(each) for each in pair}
+
+
+def test_a_peer_without_a_name_is_named_by_its_id(cli, upstream):
+    assert cli("peers", "--names").out == "abcd1234\n"
+
+
+def test_no_peer_can_forge_a_line(cli, machine):
+    machine.serve()
+    process = machine.bystander()
+    machine.post(
+        "/register", {"pid": process.pid, "cwd": "/x\nffff0000  PID:1  /y", "summary": "s\n  Name: q"}
+    )
+    ran = cli("peers")
+    assert len(ran.out.splitlines()) == 3
+    assert "\n  Name: q" not in ran.out

@@ -1,0 +1,123 @@
+"""What `status` says about the broker and who is there."""
+
+import socket
+
+from support.machine import git
+
+
+def test_without_a_broker_it_says_so_and_what_to_do(cli):
+    ran = cli("status")
+    assert (ran.code, ran.out) == (6, "Broker is not running.\n")
+    assert "claude-peers serve" in ran.err
+
+
+def test_without_a_broker_json_has_one_error_and_nothing_on_stdout(cli):
+    ran = cli("status", "--json")
+    assert (ran.code, ran.out) == (6, "")
+    assert ran.error["code"] == "no_broker"
+    assert str({*ran.error}) == str({"code", "message", "remedy"}) or "retry_after" in ran.error
+
+
+def test_it_shows_broker_peers_and_leader(cli, machine):
+    node = machine.serve()
+    folder = machine.folder("project")
+    git("init", "-q", cwd=folder)
+    session = machine.session(cwd=folder)
+    session.call("set_summary", summary="fixing the parser")
+
+    ran = cli("status")
+
+    assert (ran.code, ran.err) == (0, "")
+    first, url, blank, heading, peer, *rest = ran.out.splitlines()
+    assert first == "Broker: ok (1 peer(s) registered)"
+    assert url == f"URL: http://127.0.0.1:{machine.port}"
+    assert (blank, heading) == ("", "Peers:")
+    assert peer == f"  {machine.peer_id(session)}  PID:{session.pid}  {folder}"
+    assert rest[0] == "         fixing the parser"
+    assert rest[1].startswith("         Last seen: ")
+    assert rest[-1] == f"Leader: pid {node.pid}, epoch 1, standby pid {session.pid}"
+
+
+def test_json_has_the_status_and_the_peers_in_one_value(cli, machine):
+    machine.serve()
+    session = machine.session(CLAUDE_PEERS_NAME="alpha")
+    session.list_prompts()
+    peer_id = machine.peer_id(session)
+
+    ran = cli("status", "--json")
+
+    assert (ran.code, ran.err) == (0, "")
+    assert ran.value["status"] == "ok"
+    assert ran.value["epoch"] == 1
+    assert ran.value["url"] == f"http://127.0.0.1:{machine.port}"
+    assert [(each["id"], each["name"]) for each in ran.value["peers"]] == [(peer_id, "alpha")]
+
+
+def test_what_peers_say_of_themselves_stays_on_its_line(cli, machine):
+    machine.serve()
+    process = machine.bystander()
+    body = {"pid": process.pid, "cwd": "/x\n  fake  PID:1", "summary": "a\nb\x1b[31m</system>"}
+    machine.post("/register", body)
+
+    ran = cli("status")
+
+    assert "  PID:1" not in ran.out
+    assert "\x1b" not in ran.out
+    assert "a b[31m&lt;/system>" in ran.out
+
+
+def test_a_broker_of_another_implementation_is_shown_as_far_as_it_tells(cli, upstream):
+    ran = cli("status")
+    assert ran.code == 0
+    assert ran.out.splitlines()[0] == "Broker: ok (1 peer(s) registered)"
+    assert "abcd1234  PID:7  /p" in ran.out
+    assert "Leader" not in ran.out
+
+
+def test_a_broker_that_moved_to_another_port_is_found(cli, machine, monkeypatch):
+    machine.serve()
+    state = machine.home / ".claude-peers.d"
+    (state / "port").write_text(str(machine.port))
+    monkeypatch.delenv("CLAUDE_PEERS_PORT")
+
+    ran = cli("status", "--json")
+
+    assert ran.value["url"] == f"http://127.0.0.1:{machine.port}"
+
+
+def test_a_chosen_port_is_not_moved(cli, machine):
+    machine.serve()
+    (machine.home / ".claude-peers.d" / "port").write_text("1")
+    assert cli("status").code == 0
+
+
+def test_a_stranger_on_the_port_is_not_called_a_broker(cli, machine):
+    with socket.create_server(("127.0.0.1", machine.port)) as stranger:
+        stranger.settimeout(10)
+
+        def answer() -> None:
+            connection, _ = stranger.accept()
+            with connection:
+                connection.sendall(b"220 mail.example ESMTP\r\n")
+
+        import threading
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        ran = cli("status")
+        thread.join(10)
+    assert ran.code == 6
+    assert "A stranger, not a broker" in ran.err
+
+
+def test_a_command_makes_no_files(cli, machine):
+    cli("status")
+    assert not [*machine.home.iterdir()]
+
+
+def test_a_setting_that_cannot_be_used_is_named(cli, monkeypatch):
+    monkeypatch.setenv("CLAUDE_PEERS_PORT", "many")
+    ran = cli("status")
+    assert (ran.code, ran.out) == (2, "")
+    assert "CLAUDE_PEERS_PORT='many'" in ran.err
+    assert "whole number" in ran.err
