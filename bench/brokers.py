@@ -1,4 +1,5 @@
 """Measures through the broker's HTTP: throughput, stored history, an aged database, fan-out."""
+
 from __future__ import annotations
 
 import asyncio, json, os, random, sqlite3
@@ -14,16 +15,23 @@ async def m_http():
     nps, npairs, nsend = (300, 200, 1500) if OPT.quick else (1500, 600, 5000)
     for c in (1, 8, 32):
         for rep in range(3):
-            for impl in IMPLS:  # a fresh database each round: cost must not depend on what ran before
+            for (
+                impl
+            ) in IMPLS:  # a fresh database each round: cost must not depend on what ran before
                 if "http" in impl.skip:
                     continue
                 i, name = Inst(impl), impl.name
-                add = lambda k, u, v: R.add("http throughput (fresh database each round)", f"{k}, {c} conn", u, name, v)
+                add = lambda k, u, v: R.add(
+                    "http throughput (fresh database each round)", f"{k}, {c} conn", u, name, v
+                )
                 try:
                     await i.up(True)
                     d, _ = register(i, pids)
                     await calm()
-                    sends = [i.req("/send-message", {"from_id": d[k], "to_id": d[32 + k], "text": txt}) for k in range(c)]
+                    sends = [
+                        i.req("/send-message", {"from_id": d[k], "to_id": d[32 + k], "text": txt})
+                        for k in range(c)
+                    ]
                     polls = [i.req("/poll-messages", {"id": d[32 + k]}) for k in range(c)]
                     e = drive(i.port, c, lambda k: polls[k], None, 3, nps)
                     add("empty poll", "req/s", e["n"] / e["s"])
@@ -36,12 +44,17 @@ async def m_http():
                     def check(k, b):
                         if st[k] == 0 and len(json.loads(b).get("messages", [])) != 1:
                             bad[0] += 1
+
                     c0 = cpu_s(ps := i.pids())
                     r = drive(i.port, c, pair, check, 4, 2 * npairs)
                     add("send+poll pairs", "msg/s", r["n"] / 2 / r["s"])
-                    add("send+poll pairs: broker CPU per message", "us", 2e6 * (cpu_s(ps) - c0) / max(1, r["n"]))
+                    add(
+                        "send+poll pairs: broker CPU per message",
+                        "us",
+                        2e6 * (cpu_s(ps) - c0) / max(1, r["n"]),
+                    )
                     add("send+poll pairs: p99 of one request", "ms", q(r["lat"], 0.99))
-                    once = lambda: (lambda k, u=set(): None if k in u else (u.add(k), polls[k])[1])
+                    once = lambda: lambda k, u=set(): None if k in u else (u.add(k), polls[k])[1]
                     drive(i.port, c, once(), None, 5)
                     c0 = cpu_s(ps := i.pids())
                     r = drive(i.port, c, lambda k: sends[k], None, 4, nsend)
@@ -50,9 +63,23 @@ async def m_http():
                     add("send only: p99", "ms", q(r["lat"], 0.99))
                     add("send only: broker CPU per message", "us", 1e6 * (c1 - c0) / max(1, r["n"]))
                     got, t = [], now()
-                    drive(i.port, c, once(), lambda k, b: got.append(len(json.loads(b)["messages"])), 30)
-                    add("drain of that backlog", "msg/s", sum(got) / (now() - t) if sum(got) else None)
-                    add("lost + bad pairs + HTTP errors", "n", r["n"] - sum(got) + bad[0] + r["errors"])
+                    drive(
+                        i.port,
+                        c,
+                        once(),
+                        lambda k, b: got.append(len(json.loads(b)["messages"])),
+                        30,
+                    )
+                    add(
+                        "drain of that backlog",
+                        "msg/s",
+                        sum(got) / (now() - t) if sum(got) else None,
+                    )
+                    add(
+                        "lost + bad pairs + HTTP errors",
+                        "n",
+                        r["n"] - sum(got) + bad[0] + r["errors"],
+                    )
                     if c == 8:
                         g = f"GET {impl.api}/health HTTP/1.1\r\nHost: 127.0.0.1:{i.port}\r\n\r\n".encode()
                         r = drive(i.port, 8, lambda k: g, None, 3, nsend)
@@ -81,21 +108,55 @@ async def m_http():
                 x, r = register(i, pids[have:n], have, 8)
                 ids[name] += x
                 if n == 1000:
-                    R.add("http peers", "first registrations, 8 conn (100 to 1000 peers)", "1/s", name, r["n"] / r["s"])
+                    R.add(
+                        "http peers",
+                        "first registrations, 8 conn (100 to 1000 peers)",
+                        "1/s",
+                        name,
+                        r["n"] / r["s"],
+                    )
             have = n
             for rep in range(3):
                 for name, i in insts.items():
                     await calm()
-                    lp, size = i.req("/list-peers", {"scope": "machine", "cwd": "/", "git_root": None}), []
-                    r = drive(i.port, 1, lambda k: lp, lambda k, b: size.append((len(b), len(json.loads(b)))), 3, 15 if n == 1000 else 30)
+                    lp, size = (
+                        i.req("/list-peers", {"scope": "machine", "cwd": "/", "git_root": None}),
+                        [],
+                    )
+                    r = drive(
+                        i.port,
+                        1,
+                        lambda k: lp,
+                        lambda k, b: size.append((len(b), len(json.loads(b)))),
+                        3,
+                        15 if n == 1000 else 30,
+                    )
                     R.add("http peers", f"/list-peers, {n} peers", "ms", name, q(r["lat"], 0.5))
                     if rep == 0:
-                        R.add("http peers", f"/list-peers, {n} peers: payload", "KB", name, size[-1][0] / 1024 if size else None)
-                        R.add("http peers", f"/list-peers, {n} peers: returned", "n", name, size[-1][1] if size else None)
+                        R.add(
+                            "http peers",
+                            f"/list-peers, {n} peers: payload",
+                            "KB",
+                            name,
+                            size[-1][0] / 1024 if size else None,
+                        )
+                        R.add(
+                            "http peers",
+                            f"/list-peers, {n} peers: returned",
+                            "n",
+                            name,
+                            size[-1][1] if size else None,
+                        )
         for rep in range(2):
             for name, i in insts.items():
                 x, r = register(i, pids[:300], 0, 8)
-                R.add("http peers", "re-registrations of a known pid, 8 conn, 1000 peers", "1/s", name, r["n"] / r["s"])
+                R.add(
+                    "http peers",
+                    "re-registrations of a known pid, 8 conn, 1000 peers",
+                    "1/s",
+                    name,
+                    r["n"] / r["s"],
+                )
     finally:
         for i in insts.values():
             await i.stop()
@@ -105,7 +166,8 @@ def preload(inst, n):
     """Put rows of delivered history into the stopped broker's database (config key preload_sql for another schema)."""
     sql = inst.impl.d.get("preload_sql") or (
         "INSERT INTO messages(from_id,to_id,text,sent_at,delivered) WITH RECURSIVE c(k) AS (SELECT 1 UNION ALL SELECT k+1 FROM c "
-        "WHERE k<{n}) SELECT 'p'||(k%40), 'q'||(k%40), '{text}', '2026-01-01T00:00:00.000Z', 1 FROM c")
+        "WHERE k<{n}) SELECT 'p'||(k%40), 'q'||(k%40), '{text}', '2026-01-01T00:00:00.000Z', 1 FROM c"
+    )
     d = sqlite3.connect(inst.vars["db"], isolation_level=None)
     d.execute("PRAGMA synchronous=OFF")
     d.execute("BEGIN")
@@ -139,8 +201,13 @@ async def m_stored():
                     await i.up(True)
                     add("broker start", "ms", 1000 * (now() - t))
                     d, _ = register(i, pids)
-                    snd = i.req("/send-message", {"from_id": d[0], "to_id": d[1], "text": "y" * 200})
-                    p1, pe = i.req("/poll-messages", {"id": d[1]}), i.req("/poll-messages", {"id": d[2]})
+                    snd = i.req(
+                        "/send-message", {"from_id": d[0], "to_id": d[1], "text": "y" * 200}
+                    )
+                    p1, pe = (
+                        i.req("/poll-messages", {"id": d[1]}),
+                        i.req("/poll-messages", {"id": d[2]}),
+                    )
                     for rep in range(3):
                         await calm()
                         e = drive(i.port, 1, lambda k: pe, None, 0.5, 100)
@@ -150,6 +217,7 @@ async def m_stored():
                         def alt(k):
                             st[0] ^= 1
                             return snd if st[0] else p1
+
                         r = drive(i.port, 1, alt, None, 0.5, 100)
                         ls, lp = r["lat"][0::2], r["lat"][1::2]
                         add("send", "ms", q(ls, 0.5))
@@ -186,8 +254,18 @@ async def m_aged():
                 own = inst.owners()
                 c0, t0 = cpu_s(own), now()
                 await asyncio.sleep(5)
-                add = lambda k, u, v: R.add("20 sessions on a database with a history", f"{h} messages: {k}", u, impl.name, v)
-                add("port owner's CPU when idle", "% of a core", 100 * (cpu_s(own) - c0) / (now() - t0))
+                add = lambda k, u, v: R.add(
+                    "20 sessions on a database with a history",
+                    f"{h} messages: {k}",
+                    u,
+                    impl.name,
+                    v,
+                )
+                add(
+                    "port owner's CPU when idle",
+                    "% of a core",
+                    100 * (cpu_s(own) - c0) / (now() - t0),
+                )
                 st = Stream(inst.sessions[5], inst.sessions[6])
                 for _ in range(20):
                     st.send()
@@ -195,7 +273,11 @@ async def m_aged():
                 await drain(st, 10)
                 add("delivery p50", "ms", q(st.lat(), 0.5))
                 add("delivery max", "ms", max(st.lat(), default=None))
-                add("tool answer p50", "ms", q([1000 * (st.resp[k][0] - st.sent[k]) for k in st.acked()], 0.5))
+                add(
+                    "tool answer p50",
+                    "ms",
+                    q([1000 * (st.resp[k][0] - st.sent[k]) for k in st.acked()], 0.5),
+                )
                 add("not delivered within 10 s", "n", st.n - len(st.got))
             except Exception as e:
                 R.note("aged", impl.name, f"{h}: failed: {e!r}")
@@ -220,25 +302,82 @@ async def m_fanout():
         for n in (50, 200):
             for name, i in insts.items():
                 if i.impl.d.get("broadcast", True):
-                    todo = iter(ids[name][1:n + 1])
-                    drive(i.port, 4, lambda k: next((i.req("/subscribe", {"id": x, "topic": f"t{n}"}) for x in todo), None), None, 20)
+                    todo = iter(ids[name][1 : n + 1])
+                    drive(
+                        i.port,
+                        4,
+                        lambda k: next(
+                            (i.req("/subscribe", {"id": x, "topic": f"t{n}"}) for x in todo), None
+                        ),
+                        None,
+                        20,
+                    )
             for rep in range(OPT.reps):
                 for name, i in insts.items():
                     has, d = i.impl.d.get("broadcast", True), ids[name]
                     await calm()
                     if has:
-                        rq = i.req("/broadcast", {"from_id": d[0], "topic": f"t{n}", "text": f"round {rep} " + "z" * 200})
+                        rq = i.req(
+                            "/broadcast",
+                            {
+                                "from_id": d[0],
+                                "topic": f"t{n}",
+                                "text": f"round {rep} " + "z" * 200,
+                            },
+                        )
                         r = drive(i.port, 1, lambda k: rq, None, 20, 1)
                     else:
-                        todo = iter(d[1:n + 1])
-                        r = drive(i.port, 1, lambda k: next((i.req("/send-message", {"from_id": d[0], "to_id": x, "text": "z" * 200}) for x in todo), None), None, 20)
-                    lab = "/broadcast answered" if has else "n/a: one /send-message per subscriber instead"
-                    R.add("fan-out", f"{n} subscribers: published (broadcast, or n sends where there is none)", "ms", name, 1000 * r["s"])
-                    got, todo = [], iter(d[1:n + 1])
-                    r2 = drive(i.port, 8, lambda k: next((i.req("/poll-messages", {"id": x}) for x in todo), None),
-                               lambda k, b: got.append(len(json.loads(b)["messages"])), 20)
-                    R.add("fan-out", f"{n} subscribers: all polled, 8 conn", "ms", name, 1000 * r2["s"])
-                    R.add("fan-out", f"{n} subscribers: missing or extra", "n", name, abs(n - sum(got)) + sum(abs(g - 1) for g in got))
+                        todo = iter(d[1 : n + 1])
+                        r = drive(
+                            i.port,
+                            1,
+                            lambda k: next(
+                                (
+                                    i.req(
+                                        "/send-message",
+                                        {"from_id": d[0], "to_id": x, "text": "z" * 200},
+                                    )
+                                    for x in todo
+                                ),
+                                None,
+                            ),
+                            None,
+                            20,
+                        )
+                    lab = (
+                        "/broadcast answered"
+                        if has
+                        else "n/a: one /send-message per subscriber instead"
+                    )
+                    R.add(
+                        "fan-out",
+                        f"{n} subscribers: published (broadcast, or n sends where there is none)",
+                        "ms",
+                        name,
+                        1000 * r["s"],
+                    )
+                    got, todo = [], iter(d[1 : n + 1])
+                    r2 = drive(
+                        i.port,
+                        8,
+                        lambda k: next((i.req("/poll-messages", {"id": x}) for x in todo), None),
+                        lambda k, b: got.append(len(json.loads(b)["messages"])),
+                        20,
+                    )
+                    R.add(
+                        "fan-out",
+                        f"{n} subscribers: all polled, 8 conn",
+                        "ms",
+                        name,
+                        1000 * r2["s"],
+                    )
+                    R.add(
+                        "fan-out",
+                        f"{n} subscribers: missing or extra",
+                        "n",
+                        name,
+                        abs(n - sum(got)) + sum(abs(g - 1) for g in got),
+                    )
                     if rep == 0 and n == 50 and not has:
                         R.note("fanout", name, lab)
     finally:

@@ -3,6 +3,7 @@
 Every figure is taken from the floor and from the product in alternating rounds of one run. The
 first implementation of the configuration is the floor; each of the others gets a table.
 """
+
 from __future__ import annotations
 
 import asyncio, os, random, signal
@@ -83,7 +84,13 @@ async def m_roles():
                         t = now()
                         s.p.stdin.close()
                         end = await gone(s.p, 2)
-                        R.add(M, f"exit of a {role} after EOF", "ms", impl.name, 1000 * (end - t) if end else None)
+                        R.add(
+                            M,
+                            f"exit of a {role} after EOF",
+                            "ms",
+                            impl.name,
+                            1000 * (end - t) if end else None,
+                        )
             except Exception as e:
                 R.note("roles", impl.name, f"failed: {e!r}")
             finally:
@@ -113,9 +120,20 @@ async def m_push():
                 await drain(st, 6)
                 pooled.setdefault(name, []).extend(st.lat())
                 R.add(M, "p50 (rounds of 50)", "ms", name, q(st.lat(), 0.5))
-                R.add(M, "tool answer p50", "ms", name, q([1000 * (st.resp[k][0] - st.sent[k]) for k in st.acked()], 0.5))
-                R.add(M, "lost + duplicated + reordered + refused", "n", name,
-                      sum(st.summary()[k] for k in ("lost", "dup", "reordered", "errors")))
+                R.add(
+                    M,
+                    "tool answer p50",
+                    "ms",
+                    name,
+                    q([1000 * (st.resp[k][0] - st.sent[k]) for k in st.acked()], 0.5),
+                )
+                R.add(
+                    M,
+                    "lost + duplicated + reordered + refused",
+                    "n",
+                    name,
+                    sum(st.summary()[k] for k in ("lost", "dup", "reordered", "errors")),
+                )
         for name, xs in pooled.items():
             R.add(M, "p99 (pooled)", "ms", name, q(xs, 0.99))
             R.add(M, "max (pooled)", "ms", name, max(xs, default=None))
@@ -139,6 +157,7 @@ async def takeover(inst, rate=50):
         while not stop.is_set():
             st.send()
             await asyncio.sleep(1 / rate)
+
     task = asyncio.create_task(pump())
     await asyncio.sleep(random.uniform(0.5, 0.6))
     tf = now()
@@ -155,9 +174,13 @@ async def takeover(inst, rate=50):
     answered = [r[0] for k, r in st.resp.items() if k >= probe and r[1]]
     arrived = sorted(t for v in st.got.values() for t in v)
     silent = [y - x for x, y in zip(arrived, arrived[1:]) if y > tf]
-    return {"sender": 1000 * (min(answered) - tf) if answered else None,
-            "receiver": 1000 * (st.got[probe][0] - tf) if probe in st.got else None,
-            "silence": 1000 * max(silent) if silent else None, "recovered": bool(ok), **st.summary()}
+    return {
+        "sender": 1000 * (min(answered) - tf) if answered else None,
+        "receiver": 1000 * (st.got[probe][0] - tf) if probe in st.got else None,
+        "silence": 1000 * max(silent) if silent else None,
+        "recovered": bool(ok),
+        **st.summary(),
+    }
 
 
 async def m_takeover():
@@ -175,8 +198,13 @@ async def m_takeover():
                     R.add(M, "sender: kill to the next answered call", "ms", impl.name, r["sender"])
                     R.add(M, "receiver: kill to the next message", "ms", impl.name, r["receiver"])
                     R.add(M, "receiver: longest silence", "ms", impl.name, r["silence"])
-                    R.add(M, "lost + duplicated + reordered + refused", "n", impl.name,
-                          sum(r[k] for k in ("lost", "dup", "reordered", "errors", "unanswered")))
+                    R.add(
+                        M,
+                        "lost + duplicated + reordered + refused",
+                        "n",
+                        impl.name,
+                        sum(r[k] for k in ("lost", "dup", "reordered", "errors", "unanswered")),
+                    )
                     if not r["recovered"]:
                         R.note("takeover", impl.name, f"no recovery within 8 s: {r}")
                         break
@@ -194,7 +222,9 @@ def values(metric, name):
     """What was measured, and whether a round had nothing to measure (no recovery, no exit)."""
     for (m, k), row in R.rows.items():
         if m.startswith("goals") and k == metric:
-            return [v for v in row["values"].get(name, []) if v is not None], None in row["values"].get(name, [])
+            return [v for v in row["values"].get(name, []) if v is not None], None in row[
+                "values"
+            ].get(name, [])
     return [], False
 
 
@@ -207,7 +237,9 @@ def paired(metric, name, floor):
 def figures(name, floor):
     """Rows of (goal, unit, measured, floor, ratio, whether it is met or None for no goal)."""
     med = lambda metric, who: R.med(values(metric, who)[0])
-    top = lambda metric, who: None if values(metric, who)[1] else max(values(metric, who)[0], default=None)
+    top = lambda metric, who: (
+        None if values(metric, who)[1] else max(values(metric, who)[0], default=None)
+    )
 
     def times(goal, unit, most, metric, *, of=med, beside=floor, ratio=None):
         got, base = of(metric, name), of(metric, beside)
@@ -217,34 +249,74 @@ def figures(name, floor):
 
     def within(goal, unit, most, metric, role, *, of=med):
         # The floor has no standby: its followers stand beside ours.
-        got, base = of(metric % role, name), of(metric % ("leader" if role == "leader" else "follower"), floor)
-        return goal, unit, got, base, got / base if got is not None and base else None, got is not None and got <= most
+        got, base = (
+            of(metric % role, name),
+            of(metric % ("leader" if role == "leader" else "follower"), floor),
+        )
+        return (
+            goal,
+            unit,
+            got,
+            base,
+            got / base if got is not None and base else None,
+            got is not None and got <= most,
+        )
 
-    yield times("initialize <= 1.25x asyncio", "ms", 1.25, "further session", beside="asyncio echo",
-                ratio=paired("further session", name, "asyncio echo"))
+    yield times(
+        "initialize <= 1.25x asyncio",
+        "ms",
+        1.25,
+        "further session",
+        beside="asyncio echo",
+        ratio=paired("further session", name, "asyncio echo"),
+    )
     for role, most in (("follower", 14), ("standby", 18), ("leader", 18)):
         yield within(f"PSS of a {role} <= {most} MB", "MB", most, "PSS of a %s", role)
-    yield times("push p50 <= 1.6x", "ms", 1.6, "p50 (rounds of 50)", ratio=paired("p50 (rounds of 50)", name, floor))
+    yield times(
+        "push p50 <= 1.6x",
+        "ms",
+        1.6,
+        "p50 (rounds of 50)",
+        ratio=paired("p50 (rounds of 50)", name, floor),
+    )
     yield times("push p99 (no goal)", "ms", None, "p99 (pooled)")
-    for side, metric in (("sender", "sender: kill to the next answered call"), ("receiver", "receiver: kill to the next message")):
+    for side, metric in (
+        ("sender", "sender: kill to the next answered call"),
+        ("receiver", "receiver: kill to the next message"),
+    ):
         yield times(f"takeover, {side}, median <= 1.2x", "ms", 1.2, metric)
         yield times(f"takeover, {side}, maximum <= 2x", "ms", 2.0, metric, of=top)
     for role in ROLES:
         yield within(f"wake-ups of a {role} <= 1/s", "1/s", 1.0, "wake-ups of a %s", role)
     for role in ROLES:
-        yield within(f"exit of a {role} after EOF <= 50 ms (maximum)", "ms", 50, "exit of a %s after EOF", role, of=top)
+        yield within(
+            f"exit of a {role} after EOF <= 50 ms (maximum)",
+            "ms",
+            50,
+            "exit of a %s after EOF",
+            role,
+            of=top,
+        )
 
 
 def goals_table():
     """One table for each implementation but the floor, with what was measured."""
     out = []
     for impl in IMPLS[1:]:
-        rows = [r for r in figures(impl.name, IMPLS[0].name) if r[2] is not None or r[3] is not None]
+        rows = [
+            r for r in figures(impl.name, IMPLS[0].name) if r[2] is not None or r[3] is not None
+        ]
         if not rows:
             continue
-        out += ["", f"| goals: {impl.name} | unit | measured | floor | ratio | met |", "|---|---|---|---|---|---|"]
+        out += [
+            "",
+            f"| goals: {impl.name} | unit | measured | floor | ratio | met |",
+            "|---|---|---|---|---|---|",
+        ]
         for goal, unit, got, base, ratio, met in rows:
             show = lambda v: "-" if v is None else fmt(float(v))
-            out.append(f"| {goal} | {unit} | {show(got)} | {show(base)} | {'-' if ratio is None else f'x{ratio:.2f}'} | "
-                       f"{'' if met is None else 'yes' if met else 'NO'} |")
+            out.append(
+                f"| {goal} | {unit} | {show(got)} | {show(base)} | {'-' if ratio is None else f'x{ratio:.2f}'} | "
+                f"{'' if met is None else 'yes' if met else 'NO'} |"
+            )
     return "\n".join(out)

@@ -1,4 +1,5 @@
 """HTTP load: one epoll loop, any number of connections, one request in flight on each."""
+
 from __future__ import annotations
 
 import json, os, select, shutil, socket
@@ -63,12 +64,12 @@ def drive(port, nconn, nxt, on=None, seconds=1.0, limit=None, patience=20.0):
             hd = c[2][:h].lower()
             k = hd.find(b"content-length:")
             if k >= 0:
-                n = int(hd[k + 15:].split(b"\r", 1)[0])
+                n = int(hd[k + 15 :].split(b"\r", 1)[0])
                 if len(c[2]) < h + 4 + n:
                     continue
-                body = c[2][h + 4:h + 4 + n]
+                body = c[2][h + 4 : h + 4 + n]
             elif c[2].endswith(b"0\r\n\r\n"):
-                body = b"".join(c[2][h + 4:].split(b"\r\n")[1::2])
+                body = b"".join(c[2][h + 4 :].split(b"\r\n")[1::2])
             else:
                 continue
             last = now()
@@ -98,13 +99,26 @@ def live_pids(n):
 
 
 def reg_req(inst, k, pid):
-    return inst.req("/register", {"pid": pid, "cwd": f"/home/user/projects/service-{k}", "git_root": f"/home/user/projects/service-{k}",
-                                  "tty": None, "hostname": socket.gethostname(),
-                                  "summary": f"Working on service {k}: refactoring the request pipeline and its tests, branch feature/x-{k}."})
+    return inst.req(
+        "/register",
+        {
+            "pid": pid,
+            "cwd": f"/home/user/projects/service-{k}",
+            "git_root": f"/home/user/projects/service-{k}",
+            "tty": None,
+            "hostname": socket.gethostname(),
+            "summary": f"Working on service {k}: refactoring the request pipeline and its tests, branch feature/x-{k}.",
+        },
+    )
 
 
 def register(inst, pids, base=0, nconn=4):
     ids, todo = [], iter(list(enumerate(pids, base)))
-    r = drive(inst.port, nconn, lambda i: next((reg_req(inst, k, p) for k, p in todo), None),
-              lambda i, b: ids.append(json.loads(b)["id"]), 30)
+    r = drive(
+        inst.port,
+        nconn,
+        lambda i: next((reg_req(inst, k, p) for k, p in todo), None),
+        lambda i, b: ids.append(json.loads(b)["id"]),
+        30,
+    )
     return ids, r

@@ -6,6 +6,7 @@ measures: goals (= initialize roles push takeover), floor startup herd idle late
 Implementations come from a TOML file (ours.toml explains it). Rounds are interleaved over the
 implementations; a ratio is the median of the per-round ratios against the first one named.
 """
+
 from __future__ import annotations
 
 import argparse, asyncio, fcntl, json, os, shutil, signal, socket, struct, subprocess, sys, time, tomllib
@@ -17,10 +18,21 @@ from rig import HERE, IMPLS, NOISY, OPT, SCRATCH, Impl
 
 GOALS = ("initialize", "roles", "push", "takeover")
 MEASURES = {  # and the seconds each may take
-    "initialize": (goals.m_initialize, 300), "roles": (goals.m_roles, 600), "push": (goals.m_push, 300), "takeover": (goals.m_takeover, 900),
-    "floor": (floors.m_floor, 240), "startup": (sessions.m_startup, 600), "herd": (sessions.m_herd, 300), "idle": (sessions.m_idle, 1500),
-    "latency": (sessions.m_latency, 600), "http": (brokers.m_http, 600), "stored": (brokers.m_stored, 900), "aged": (brokers.m_aged, 600),
-    "failover": (sessions.m_failover, 1500), "fanout": (brokers.m_fanout, 240)}
+    "initialize": (goals.m_initialize, 300),
+    "roles": (goals.m_roles, 600),
+    "push": (goals.m_push, 300),
+    "takeover": (goals.m_takeover, 900),
+    "floor": (floors.m_floor, 240),
+    "startup": (sessions.m_startup, 600),
+    "herd": (sessions.m_herd, 300),
+    "idle": (sessions.m_idle, 1500),
+    "latency": (sessions.m_latency, 600),
+    "http": (brokers.m_http, 600),
+    "stored": (brokers.m_stored, 900),
+    "aged": (brokers.m_aged, 600),
+    "failover": (sessions.m_failover, 1500),
+    "fanout": (brokers.m_fanout, 240),
+}
 
 
 def netns():
@@ -47,8 +59,16 @@ def cleanup():
 
 
 async def main():
-    meta = {"python": sys.version.split()[0], "cpus": os.cpu_count(), "kernel": os.uname().release, "load_before": os.getloadavg(),
-            "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "impls": [i.name for i in IMPLS], "quick": OPT.quick, "seconds": {}}
+    meta = {
+        "python": sys.version.split()[0],
+        "cpus": os.cpu_count(),
+        "kernel": os.uname().release,
+        "load_before": os.getloadavg(),
+        "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "impls": [i.name for i in IMPLS],
+        "quick": OPT.quick,
+        "seconds": {},
+    }
     for name in OPT.measures:
         fn, limit = MEASURES[name]
         t, b0, o0 = now(), busy_s(), own_s()
@@ -64,28 +84,63 @@ async def main():
                 raise
         reap()
         meta["seconds"][name] = round(now() - t, 1)
-        meta.setdefault("foreign_cores", {})[name] = round(max(0, (busy_s() - b0) - (own_s() - o0)) / (now() - t), 2)
+        meta.setdefault("foreign_cores", {})[name] = round(
+            max(0, (busy_s() - b0) - (own_s() - o0)) / (now() - t), 2
+        )
         meta.setdefault("turns_without_calm", {})[name] = NOISY[0]
         meta["load_after"] = os.getloadavg()
         if OPT.json:
             with open(OPT.json, "w") as f:
-                json.dump({"meta": meta, "results": R.json(), "notes": R.notes, "failover_detail": getattr(R, "detail", {})}, f, indent=1)
+                json.dump(
+                    {
+                        "meta": meta,
+                        "results": R.json(),
+                        "notes": R.notes,
+                        "failover_detail": getattr(R, "detail", {}),
+                    },
+                    f,
+                    indent=1,
+                )
     print(R.table([i.name for i in IMPLS]))
     print(goals.goals_table())
-    print("\nfirst column = reference; cells: median [min..max] xratio to the reference; load average before", meta["load_before"], "after", meta["load_after"])
-    print("cores used by other people's processes during each measure:", meta.get("foreign_cores"), "; turns started on a busy machine:", meta.get("turns_without_calm"))
+    print(
+        "\nfirst column = reference; cells: median [min..max] xratio to the reference; load average before",
+        meta["load_before"],
+        "after",
+        meta["load_after"],
+    )
+    print(
+        "cores used by other people's processes during each measure:",
+        meta.get("foreign_cores"),
+        "; turns started on a busy machine:",
+        meta.get("turns_without_calm"),
+    )
 
 
 def options():
-    ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    ap = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     ap.add_argument("measures", nargs="+", choices=["goals", *MEASURES, "all"], metavar="MEASURE")
     ap.add_argument("--config", default=os.path.join(HERE, "ours.toml"))
-    ap.add_argument("--only", help="comma-separated implementation names, in the wanted order; the first is the reference")
+    ap.add_argument(
+        "--only",
+        help="comma-separated implementation names, in the wanted order; the first is the reference",
+    )
     ap.add_argument("--json", help="write all values there")
     ap.add_argument("--reps", type=int, default=5)
     ap.add_argument("--idle-seconds", type=float, default=20)
-    ap.add_argument("--netns", action="store_true", help="run in a private loopback-only network namespace (root)")
-    ap.add_argument("--calm", type=float, default=3.0, help="seconds to wait, before each turn, for the machine to be quiet")
+    ap.add_argument(
+        "--netns",
+        action="store_true",
+        help="run in a private loopback-only network namespace (root)",
+    )
+    ap.add_argument(
+        "--calm",
+        type=float,
+        default=3.0,
+        help="seconds to wait, before each turn, for the machine to be quiet",
+    )
     ap.add_argument("--quick", action="store_true")
     ap.add_argument("--debug", action="store_true")
     OPT.__dict__.update(vars(ap.parse_args()))
@@ -122,7 +177,9 @@ if __name__ == "__main__":
     implementations()
     if OPT.netns:
         netns()
-    LIBC.prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER: daemons the implementations leave behind stay our children
+    LIBC.prctl(
+        36, 1, 0, 0, 0
+    )  # PR_SET_CHILD_SUBREAPER: daemons the implementations leave behind stay our children
     signal.signal(signal.SIGTERM, lambda *a: sys.exit(143))
     repository()
     try:

@@ -1,4 +1,5 @@
 """What /proc tells about the processes under test, and how they are started and ended."""
+
 from __future__ import annotations
 
 import asyncio, ctypes, os, re, resource, signal, subprocess, time
@@ -23,7 +24,7 @@ def proc_table():
         if d.isdigit():
             s = read(f"/proc/{d}/stat")
             if s:
-                f = s[s.rindex(b")") + 2:].split()
+                f = s[s.rindex(b")") + 2 :].split()
                 t[int(d)] = (int(f[1]), f)  # ppid, fields from state on
     return t
 
@@ -31,7 +32,11 @@ def proc_table():
 def pids_of(tag):
     """Processes carrying tag in their environment, and their descendants (zombies left out)."""
     t, tagb = proc_table(), tag.encode()
-    mine = {p for p in t if p != os.getpid() and t[p][1][0] != b"Z" and tagb in read(f"/proc/{p}/environ")}
+    mine = {
+        p
+        for p in t
+        if p != os.getpid() and t[p][1][0] != b"Z" and tagb in read(f"/proc/{p}/environ")
+    }
     grew = True
     while grew:
         new = {p for p, (pp, f) in t.items() if pp in mine and p not in mine and f[0] != b"Z"}
@@ -45,7 +50,7 @@ def cpu_s(pids, children=False):
     for p in pids:
         s = read(f"/proc/{p}/stat")
         if s:
-            f = s[s.rindex(b")") + 2:].split()
+            f = s[s.rindex(b")") + 2 :].split()
             n += int(f[11]) + int(f[12]) + (int(f[13]) + int(f[14]) if children else 0)
     return n / TICK
 
@@ -55,7 +60,9 @@ def wakeups(pids):
     for p in pids:
         try:
             for t in os.listdir(f"/proc/{p}/task"):
-                m = re.search(rb"\nvoluntary_ctxt_switches:\s*(\d+)", read(f"/proc/{p}/task/{t}/status"))
+                m = re.search(
+                    rb"\nvoluntary_ctxt_switches:\s*(\d+)", read(f"/proc/{p}/task/{t}/status")
+                )
                 n += int(m[1]) if m else 0
         except OSError:
             pass
@@ -69,7 +76,11 @@ def mem_mb(pids):
             k = ln.split(":")[0]
             if k in tot:
                 tot[k] += int(ln.split()[1])
-    return tot["Rss"] / 1024, tot["Pss"] / 1024, (tot["Private_Clean"] + tot["Private_Dirty"]) / 1024
+    return (
+        tot["Rss"] / 1024,
+        tot["Pss"] / 1024,
+        (tot["Private_Clean"] + tot["Private_Dirty"]) / 1024,
+    )
 
 
 def port_owners(port, pids):

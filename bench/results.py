@@ -1,4 +1,5 @@
 """Results of a run: values by measure, metric and implementation, as tables and as JSON."""
+
 from __future__ import annotations
 
 import statistics
@@ -60,15 +61,30 @@ class Results:
         res = []
         for (m, k), r in self.rows.items():
             names = list(r["values"])
-            res.append({"measure": m, "metric": k, "unit": r["unit"], "values": r["values"],
-                        "median": {n: self.med(v) for n, v in r["values"].items()},
-                        "ratio_vs_first": {n: self.ratio(r["values"], names[0], n) for n in names[1:]}})
+            res.append(
+                {
+                    "measure": m,
+                    "metric": k,
+                    "unit": r["unit"],
+                    "values": r["values"],
+                    "median": {n: self.med(v) for n, v in r["values"].items()},
+                    "ratio_vs_first": {n: self.ratio(r["values"], names[0], n) for n in names[1:]},
+                }
+            )
         return res
 
 
 def fmt(v):
     if isinstance(v, float):
-        return f"{v:.0f}" if abs(v) >= 100 else f"{v:.1f}" if abs(v) >= 10 else f"{v:.2f}" if abs(v) >= 0.1 else f"{v:.3g}"
+        return (
+            f"{v:.0f}"
+            if abs(v) >= 100
+            else f"{v:.1f}"
+            if abs(v) >= 10
+            else f"{v:.2f}"
+            if abs(v) >= 0.1
+            else f"{v:.3g}"
+        )
     return str(v)
 
 

@@ -1,4 +1,5 @@
 """The rig: scratch machines, sessions driven over stdio as a client would, numbered messages."""
+
 from __future__ import annotations
 
 import argparse, asyncio, json, os, random, re, shutil, signal, socket, subprocess, sys, tempfile
@@ -38,6 +39,7 @@ async def until(cond, timeout, step=0.01):
             return None
         await asyncio.sleep(step)
 
+
 class Impl:
     def __init__(self, d):
         self.d, self.name = d, d["name"]
@@ -69,6 +71,7 @@ def free_port():
 
 class Inst:
     """One scratch machine: its own HOME, database, port, sessions and (if any) broker process."""
+
     seq = 0
 
     def __init__(self, impl):
@@ -79,8 +82,15 @@ class Inst:
         os.makedirs(self.dir + "/home")
         self.repo = self.dir + "/repo"
         shutil.copytree(SCRATCH + "/repo", self.repo)
-        self.vars = {"port": str(self.port), "home": self.dir + "/home", "db": self.dir + "/peers.db", "python": sys.executable,
-                     "bench": HERE, "root": os.path.dirname(HERE)}
+        self.vars = {
+            "port": str(self.port),
+            "home": self.dir + "/home",
+            "db": self.dir + "/peers.db",
+            "python": sys.executable,
+            "bench": HERE,
+            "root": os.path.dirname(HERE),
+            "run": SCRATCH,
+        }
 
     def exp(self, s):
         for k, v in self.vars.items():
@@ -95,8 +105,14 @@ class Inst:
         return e
 
     def spawn_broker(self):
-        self.bp = popen([self.exp(a) for a in self.impl.broker], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-                        stderr=open(self.dir + "/broker.err", "ab"), cwd=self.repo, env=self.env())
+        self.bp = popen(
+            [self.exp(a) for a in self.impl.broker],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=open(self.dir + "/broker.err", "ab"),
+            cwd=self.repo,
+            env=self.env(),
+        )
 
     def listening(self):
         try:
@@ -140,24 +156,31 @@ class Inst:
         async def go():
             r, w = await asyncio.open_connection("127.0.0.1", self.port)
             try:
-                w.write(f"POST {self.impl.api}{path} HTTP/1.1\r\nHost: 127.0.0.1:{self.port}\r\n{hd}Content-Type: "
-                        f"application/json\r\nConnection: close\r\nContent-Length: {len(raw)}\r\n\r\n".encode() + raw)
+                w.write(
+                    f"POST {self.impl.api}{path} HTTP/1.1\r\nHost: 127.0.0.1:{self.port}\r\n{hd}Content-Type: "
+                    f"application/json\r\nConnection: close\r\nContent-Length: {len(raw)}\r\n\r\n".encode()
+                    + raw
+                )
                 h = await r.readuntil(b"\r\n\r\n")
                 m = re.search(rb"content-length: *(\d+)", h.lower())
                 return json.loads(await (r.readexactly(int(m[1])) if m else r.read()))
             finally:
                 w.close()
+
         return await asyncio.wait_for(go(), timeout)
 
     async def get(self, path, timeout=3.0):
         async def go():
             r, w = await asyncio.open_connection("127.0.0.1", self.port)
             try:
-                w.write(f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{self.port}\r\nConnection: close\r\nContent-Length: 0\r\n\r\n".encode())
+                w.write(
+                    f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{self.port}\r\nConnection: close\r\nContent-Length: 0\r\n\r\n".encode()
+                )
                 m = re.search(rb"content-length: *(\d+)", (await r.readuntil(b"\r\n\r\n")).lower())
                 return json.loads(await (r.readexactly(int(m[1])) if m else r.read()))
             finally:
                 w.close()
+
         return await asyncio.wait_for(go(), timeout)
 
     async def roles(self):
@@ -170,7 +193,9 @@ class Inst:
         for s in self.sessions:
             if s.alive():
                 family = descend(s.p.pid)
-                by["leader" if family & own else "standby" if standby in family else "follower"].append(s)
+                by[
+                    "leader" if family & own else "standby" if standby in family else "follower"
+                ].append(s)
         return by
 
     async def settle(self, least=1.0, most=6.0):
@@ -184,7 +209,9 @@ class Inst:
         return self
 
     async def peers(self, timeout=3.0):
-        r = await self.post("/list-peers", {"scope": "machine", "cwd": "/", "git_root": None}, timeout)
+        r = await self.post(
+            "/list-peers", {"scope": "machine", "cwd": "/", "git_root": None}, timeout
+        )
         return r if isinstance(r, list) else r.get("peers", [])
 
     def pids(self):
@@ -196,8 +223,10 @@ class Inst:
     def req(self, path, body):
         raw = json.dumps(body).encode()
         hd = "".join(f"{k}: {v}\r\n" for k, v in self.impl.headers.items())
-        return (f"POST {self.impl.api}{path} HTTP/1.1\r\nHost: 127.0.0.1:{self.port}\r\n{hd}Content-Type: application/json"
-                f"\r\nContent-Length: {len(raw)}\r\n\r\n").encode() + raw
+        return (
+            f"POST {self.impl.api}{path} HTTP/1.1\r\nHost: 127.0.0.1:{self.port}\r\n{hd}Content-Type: application/json"
+            f"\r\nContent-Length: {len(raw)}\r\n\r\n"
+        ).encode() + raw
 
     async def stop(self, keep=False):
         for s in self.sessions:
@@ -207,7 +236,11 @@ class Inst:
             for p in ps:
                 kill(p, sig)
             if wait and ps:
-                await until(lambda: (reap(), [p.poll() for p in list(KNOWN.values())], not self.pids())[2], wait, 0.05)
+                await until(
+                    lambda: (reap(), [p.poll() for p in list(KNOWN.values())], not self.pids())[2],
+                    wait,
+                    0.05,
+                )
         self.sessions, self.bp = [], None
         if not keep:
             shutil.rmtree(self.dir, ignore_errors=True)
@@ -223,8 +256,14 @@ class Session:
     def spawn(self):
         i = self.inst
         self.t0 = now()
-        self.p = popen([i.exp(a) for a in i.impl.server], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                       stderr=open(f"{i.dir}/s{self.idx}.err", "ab"), cwd=self.cwd, env=i.env())
+        self.p = popen(
+            [i.exp(a) for a in i.impl.server],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=open(f"{i.dir}/s{self.idx}.err", "ab"),
+            cwd=self.cwd,
+            env=i.env(),
+        )
         self.fi, self.fo = self.p.stdin.fileno(), self.p.stdout.fileno()
         os.set_blocking(self.fi, False)
         os.set_blocking(self.fo, False)
@@ -263,8 +302,17 @@ class Session:
             if g and g[1] in self.streams:
                 self.streams[g[1]].arrived(int(g[2]), t)
         elif "id" in m:
-            self.write({"jsonrpc": "2.0", "id": m["id"], **({"result": {}} if m["method"] == "ping" else
-                        {"error": {"code": -32601, "message": "no such method"}})})
+            self.write(
+                {
+                    "jsonrpc": "2.0",
+                    "id": m["id"],
+                    **(
+                        {"result": {}}
+                        if m["method"] == "ping"
+                        else {"error": {"code": -32601, "message": "no such method"}}
+                    ),
+                }
+            )
 
     def write(self, *objs):
         self.wbuf += b"".join(json.dumps(o).encode() + b"\n" for o in objs)
@@ -274,7 +322,7 @@ class Session:
         lp = asyncio.get_running_loop()
         while self.wbuf:
             try:
-                self.wbuf = self.wbuf[os.write(self.fi, self.wbuf):]
+                self.wbuf = self.wbuf[os.write(self.fi, self.wbuf) :]
             except BlockingIOError:
                 lp.add_writer(self.fi, self._flush)
                 return
@@ -295,11 +343,20 @@ class Session:
         return await asyncio.wait_for(f, timeout)
 
     async def init(self, timeout=20):
-        t, m = await self.rpc("initialize", {"protocolVersion": "2025-06-18", "capabilities": {},
-                                             "clientInfo": {"name": "peerbench", "version": "1"}}, timeout)
+        t, m = await self.rpc(
+            "initialize",
+            {
+                "protocolVersion": "2025-06-18",
+                "capabilities": {},
+                "clientInfo": {"name": "peerbench", "version": "1"},
+            },
+            timeout,
+        )
         if m is None:
-            raise RuntimeError(f"{self.inst.impl.name}: session exited before initialize: "
-                               + read(f"{self.inst.dir}/s{self.idx}.err").decode()[-300:])
+            raise RuntimeError(
+                f"{self.inst.impl.name}: session exited before initialize: "
+                + read(f"{self.inst.dir}/s{self.idx}.err").decode()[-300:]
+            )
         self.write({"jsonrpc": "2.0", "method": "notifications/initialized"})
         self.t_init = t
         return m
@@ -331,8 +388,12 @@ class Session:
         if not hasattr(self, "p"):
             return
         lp = asyncio.get_running_loop()
-        for f in (lambda: lp.remove_reader(self.fo), lambda: lp.remove_writer(self.fi), self.p.stdin.close,
-                  self.p.stdout.close):
+        for f in (
+            lambda: lp.remove_reader(self.fo),
+            lambda: lp.remove_writer(self.fi),
+            self.p.stdin.close,
+            self.p.stdout.close,
+        ):
             try:
                 f()
             except (OSError, ValueError):
@@ -341,9 +402,18 @@ class Session:
 
 class Stream:
     """Numbered messages from session a to session b through the MCP tool."""
+
     def __init__(self, a, b, to=None, pad=180):
         self.a, self.b, self.to, self.tag = a, b, to or b.id, "%x" % random.getrandbits(40)
-        self.n, self.sent, self.resp, self.got, self.order, self.pad, self.evt = 0, {}, {}, {}, [], "x" * pad, asyncio.Event()
+        self.n, self.sent, self.resp, self.got, self.order, self.pad, self.evt = (
+            0,
+            {},
+            {},
+            {},
+            [],
+            "x" * pad,
+            asyncio.Event(),
+        )
         b.streams[self.tag] = self
 
     def arrived(self, k, t):
@@ -357,7 +427,13 @@ class Stream:
         for _ in range(count):
             k = self.n
             self.n += 1
-            f, o = self.a.call("tools/call", {"name": tl["name"], "arguments": {tl["to"]: self.to, tl["text"]: f"pb {self.tag} {k} {self.pad}"}})
+            f, o = self.a.call(
+                "tools/call",
+                {
+                    "name": tl["name"],
+                    "arguments": {tl["to"]: self.to, tl["text"]: f"pb {self.tag} {k} {self.pad}"},
+                },
+            )
             f.add_done_callback(lambda f, k=k: self._resp(k, f))
             objs.append(o)
             futs.append(f)
@@ -372,7 +448,13 @@ class Stream:
             return
         t, m = f.result()
         ok = bool(m and "result" in m and not m["result"].get("isError"))
-        self.resp[k] = (t, ok, None if ok else (json.dumps(m.get("result") or m.get("error"))[:160] if m else "session gone"))
+        self.resp[k] = (
+            t,
+            ok,
+            None
+            if ok
+            else (json.dumps(m.get("result") or m.get("error"))[:160] if m else "session gone"),
+        )
 
     def acked(self):
         return [k for k, r in self.resp.items() if r[1]]
@@ -381,7 +463,11 @@ class Stream:
         return len(self.resp) >= self.n and all(k in self.got for k in self.acked())
 
     def lat(self, ks=None):
-        return [1000 * (self.got[k][0] - self.sent[k]) for k in (ks if ks is not None else self.got) if k in self.got]
+        return [
+            1000 * (self.got[k][0] - self.sent[k])
+            for k in (ks if ks is not None else self.got)
+            if k in self.got
+        ]
 
     def summary(self):
         hi, bad = -1, 0
@@ -389,12 +475,20 @@ class Stream:
             bad += k < hi
             hi = max(hi, k)
         err = [r[2] for r in self.resp.values() if not r[1]]
-        return {"sent": self.n, "acked": len(self.acked()), "errors": len(err), "unanswered": self.n - len(self.resp),
-                "lost": sum(k not in self.got for k in self.acked()), "dup": sum(len(v) - 1 for v in self.got.values()),
-                "reordered": bad, "unacked_but_delivered": sum(k in self.got and not (k in self.resp and self.resp[k][1]) for k in range(self.n)),
-                "first_error": err[0] if err else None}
+        return {
+            "sent": self.n,
+            "acked": len(self.acked()),
+            "errors": len(err),
+            "unanswered": self.n - len(self.resp),
+            "lost": sum(k not in self.got for k in self.acked()),
+            "dup": sum(len(v) - 1 for v in self.got.values()),
+            "reordered": bad,
+            "unacked_but_delivered": sum(
+                k in self.got and not (k in self.resp and self.resp[k][1]) for k in range(self.n)
+            ),
+            "first_error": err[0] if err else None,
+        }
 
 
 async def drain(st, secs):
     await until(st.done, secs, 0.02)
-

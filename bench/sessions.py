@@ -1,4 +1,5 @@
 """Measures through sessions: start-up, herd, idle, latency, failover."""
+
 from __future__ import annotations
 
 import asyncio, os, random, signal
@@ -39,7 +40,13 @@ async def m_startup():
                     w = "first" if k == 0 else "2nd..4th"
                     add(f"{w}: spawn to initialize response", "ms", 1000 * (s.t_init - base))
                     add(f"{w}: spawn to visible in /list-peers", "ms", 1000 * (s.t_reg - base))
-                    add(f"{w}: CPU used by then (all processes)" if k == 0 else f"{w}: CPU used by then", "ms", 1000 * cpu)
+                    add(
+                        f"{w}: CPU used by then (all processes)"
+                        if k == 0
+                        else f"{w}: CPU used by then",
+                        "ms",
+                        1000 * cpu,
+                    )
                 await asyncio.sleep(0.2)
                 a, b = inst.sessions[-1], inst.sessions[-2]
                 t = now()
@@ -49,7 +56,11 @@ async def m_startup():
                 t = now()
                 a.p.stdin.close()
                 end = await gone(a.p, 2)
-                add("exit after stdin EOF (- = still running after 2 s)", "ms", 1000 * (end - t) if end else None)
+                add(
+                    "exit after stdin EOF (- = still running after 2 s)",
+                    "ms",
+                    1000 * (end - t) if end else None,
+                )
                 left = [p.get("cwd") for p in await inst.peers()]
                 add("ended sessions still listed (0-2)", "n", sum(x.cwd in left for x in (a, b)))
             except Exception as e:
@@ -88,8 +99,12 @@ async def m_herd():
                         break
                     await asyncio.sleep(0.02)
                 t1 = now()
-                add = lambda k, u, v: R.add("herd (10 sessions at once, nothing running)", k, u, impl.name, v)
-                add("all initialized", "ms", 1000 * (max(s.t_init for s in ok) - t0) if ok else None)
+                add = lambda k, u, v: R.add(
+                    "herd (10 sessions at once, nothing running)", k, u, impl.name, v
+                )
+                add(
+                    "all initialized", "ms", 1000 * (max(s.t_init for s in ok) - t0) if ok else None
+                )
                 add("all visible", "ms", 1000 * (t1 - t0) if ok else None)
                 add("sessions that failed to start", "n", n - len(ok))
                 add("sessions visible", "n", vis)
@@ -134,7 +149,13 @@ async def m_idle():
                 await inst.stop()
     for name, d in per.items():
         if 1 in d and 20 in d:
-            R.add("idle", "PSS of one further session (N=20 minus N=1, /19)", "MB", name, (d[20] - d[1]) / 19)
+            R.add(
+                "idle",
+                "PSS of one further session (N=20 minus N=1, /19)",
+                "MB",
+                name,
+                (d[20] - d[1]) / 19,
+            )
 
 
 async def m_latency():
@@ -166,8 +187,13 @@ async def m_latency():
             xs = sum((s.lat() for s in sts), [])
             for p, lab in ((0.95, "p95"), (0.99, "p99"), (1.0, "max")):
                 R.add(M, f"spaced: {lab} (200 pooled)", "ms", name, q(xs, p))
-            R.add(M, "spaced: tool answer p50", "ms", name,
-                  q([1000 * (s.resp[k][0] - s.sent[k]) for s in sts for k in s.acked()], 0.5))
+            R.add(
+                M,
+                "spaced: tool answer p50",
+                "ms",
+                name,
+                q([1000 * (s.resp[k][0] - s.sent[k]) for s in sts for k in s.acked()], 0.5),
+            )
             for k in ("sent", "acked", "lost", "dup", "reordered", "errors"):
                 R.add(M, f"spaced: {k}", "n", name, sum(s.summary()[k] for s in sts))
         for rep in range(3):
@@ -182,7 +208,13 @@ async def m_latency():
                 xs, sm = st.lat(), st.summary()
                 R.add(M, "burst of 100: p50", "ms", name, q(xs, 0.5))
                 R.add(M, "burst of 100: last delivered", "ms", name, max(xs) if xs else None)
-                R.add(M, "burst of 100: all answered", "ms", name, 1000 * (max(r[0] for r in st.resp.values()) - t) if st.resp else None)
+                R.add(
+                    M,
+                    "burst of 100: all answered",
+                    "ms",
+                    name,
+                    1000 * (max(r[0] for r in st.resp.values()) - t) if st.resp else None,
+                )
                 for k in ("acked", "lost", "dup", "reordered", "errors"):
                     R.add(M, f"burst of 100: {k}", "n", name, sm[k])
                 if sm["first_error"]:
@@ -195,9 +227,21 @@ async def m_latency():
                 while st.n < 100 and now() - t < 8:
                     await asyncio.wait(st.send(), timeout=5)
                 R.add(M, "100 awaited calls: all answered", "ms", name, 1000 * (now() - t))
-                R.add(M, "100 awaited calls: last delivered", "ms", name, 1000 * (now() - t) if await until(st.done, 8, 0.001) else None)
+                R.add(
+                    M,
+                    "100 awaited calls: last delivered",
+                    "ms",
+                    name,
+                    1000 * (now() - t) if await until(st.done, 8, 0.001) else None,
+                )
                 R.add(M, "100 awaited calls: reordered", "n", name, st.summary()["reordered"])
-                R.add(M, "100 awaited calls: lost+dup+errors", "n", name, sum(st.summary()[k] for k in ("lost", "dup", "errors")))
+                R.add(
+                    M,
+                    "100 awaited calls: lost+dup+errors",
+                    "n",
+                    name,
+                    sum(st.summary()[k] for k in ("lost", "dup", "errors")),
+                )
         for rep in range(4 if OPT.quick else 8):
             for name, inst in insts.items():
                 _, a, b = inst.sessions
@@ -208,9 +252,16 @@ async def m_latency():
                     await asyncio.sleep(random.uniform(0.1, 1.1))
                     y.send()
                     await until(lambda: y.got, 5, 0.001)
-                R.add(M, "question and answer in transit (A to B to A, thinking time excluded)", "ms", name,
-                      x.lat()[0] + y.lat()[0] if x.got and y.got else None)
-        for rep in range(2):  # ten sessions' worth of senders are not needed: one receiver, two senders
+                R.add(
+                    M,
+                    "question and answer in transit (A to B to A, thinking time excluded)",
+                    "ms",
+                    name,
+                    x.lat()[0] + y.lat()[0] if x.got and y.got else None,
+                )
+        for rep in range(
+            2
+        ):  # ten sessions' worth of senders are not needed: one receiver, two senders
             for name, inst in insts.items():
                 c, a, b = inst.sessions
                 s1, s2 = Stream(a, b), Stream(c, b)
@@ -218,9 +269,20 @@ async def m_latency():
                 s2.send(50)
                 await drain(s1, 10)
                 await drain(s2, 10)
-                R.add(M, "two senders x 50 to one receiver: last delivered", "ms", name, max(s1.lat() + s2.lat(), default=None))
-                R.add(M, "two senders x 50: lost+dup+reordered", "n", name,
-                      sum(s.summary()[k] for s in (s1, s2) for k in ("lost", "dup", "reordered")))
+                R.add(
+                    M,
+                    "two senders x 50 to one receiver: last delivered",
+                    "ms",
+                    name,
+                    max(s1.lat() + s2.lat(), default=None),
+                )
+                R.add(
+                    M,
+                    "two senders x 50: lost+dup+reordered",
+                    "n",
+                    name,
+                    sum(s.summary()[k] for s in (s1, s2) for k in ("lost", "dup", "reordered")),
+                )
     finally:
         for i in insts.values():
             await i.stop()
@@ -236,6 +298,7 @@ async def trial(inst, a, b, fault, window, hold=0.0, after=None, rate=50):
             st.send()
             t += 1 / rate
             await asyncio.sleep(max(0, t - now()))
+
     task = asyncio.create_task(pump())
     await asyncio.sleep(1.0)
     base_ok = len(st.acked())
@@ -243,8 +306,13 @@ async def trial(inst, a, b, fault, window, hold=0.0, after=None, rate=50):
     fault()
 
     def first(get, t):
-        return min((x for x in map(get, [k for k in list(st.sent) if st.sent[k] >= t]) if x), default=None)
-    ok_after = lambda t: first(lambda k: st.resp[k][0] if k in st.resp and st.resp[k][1] else None, t)
+        return min(
+            (x for x in map(get, [k for k in list(st.sent) if st.sent[k] >= t]) if x), default=None
+        )
+
+    ok_after = lambda t: first(
+        lambda k: st.resp[k][0] if k in st.resp and st.resp[k][1] else None, t
+    )
     got_after = lambda t: first(lambda k: st.got[k][0] if k in st.got else None, t)
     res = {"baseline_acked": base_ok}
     t_from = tf
@@ -259,12 +327,16 @@ async def trial(inst, a, b, fault, window, hold=0.0, after=None, rate=50):
     res["send_gap_ms"] = 1000 * (ok_after(tf) - tf) if ok_after(tf) else None
     res["deliver_gap_ms"] = 1000 * (got_after(tf) - tf) if got_after(tf) else None
     if hold:
-        res["after_cont_ms"] = 1000 * (max(ok_after(t_from), got_after(t_from)) - t_from) if rec else None
+        res["after_cont_ms"] = (
+            1000 * (max(ok_after(t_from), got_after(t_from)) - t_from) if rec else None
+        )
     arr = sorted(t for v in st.got.values() for t in v)
     gaps = [y - x for x, y in zip(arr, arr[1:]) if y > tf - 0.1]
     res["longest_silence_ms"] = 1000 * max(gaps) if gaps and rec else None
     if not rec:
-        t = now()  # nothing came back by itself: what does a new session (or the operator) bring back?
+        t = (
+            now()
+        )  # nothing came back by itself: what does a new session (or the operator) bring back?
         try:
             if inst.impl.autostart:
                 await inst.add()
@@ -284,18 +356,30 @@ async def trial(inst, a, b, fault, window, hold=0.0, after=None, rate=50):
     await drain(st, 6)
     res.update(st.summary())
     errs = [k for k, r in st.resp.items() if not r[1]]
-    res["refused_span_ms"] = 1000 * (max(st.sent[k] for k in errs) - min(st.sent[k] for k in errs)) if errs else 0.0
+    res["refused_span_ms"] = (
+        1000 * (max(st.sent[k] for k in errs) - min(st.sent[k] for k in errs)) if errs else 0.0
+    )
     del b.streams[st.tag]
     return res
 
 
 async def m_failover():
     W = 8.0
-    show = (("send works again", "send_gap_ms", "ms"), ("delivery works again", "deliver_gap_ms", "ms"),
-            ("longest silence at the receiver", "longest_silence_ms", "ms"), ("after SIGCONT", "after_cont_ms", "ms"),
-            ("revived (by new session/operator): delivery", "revive_deliver_ms", "ms"), ("sent", "sent", "n"), ("acked", "acked", "n"),
-            ("refused with an error", "errors", "n"), ("unanswered", "unanswered", "n"), ("acked but lost", "lost", "n"),
-            ("duplicated", "dup", "n"), ("reordered", "reordered", "n"), ("refused yet delivered", "unacked_but_delivered", "n"))
+    show = (
+        ("send works again", "send_gap_ms", "ms"),
+        ("delivery works again", "deliver_gap_ms", "ms"),
+        ("longest silence at the receiver", "longest_silence_ms", "ms"),
+        ("after SIGCONT", "after_cont_ms", "ms"),
+        ("revived (by new session/operator): delivery", "revive_deliver_ms", "ms"),
+        ("sent", "sent", "n"),
+        ("acked", "acked", "n"),
+        ("refused with an error", "errors", "n"),
+        ("unanswered", "unanswered", "n"),
+        ("acked but lost", "lost", "n"),
+        ("duplicated", "dup", "n"),
+        ("reordered", "reordered", "n"),
+        ("refused yet delivered", "unacked_but_delivered", "n"),
+    )
     detail = R.detail = getattr(R, "detail", {})
     for mode in ("SIGKILL", "SIGTERM", "SIGSTOP 10 s", "5 x SIGKILL"):
         for impl in IMPLS:
@@ -310,11 +394,19 @@ async def m_failover():
                     own = inst.owners()
                     live = [s for s in inst.sessions if s.alive()]
                     if len(own) != 1:
-                        R.note("failover", impl.name, f"{mode}: {len(own)} processes own the port before fault {k + 1}")
+                        R.note(
+                            "failover",
+                            impl.name,
+                            f"{mode}: {len(own)} processes own the port before fault {k + 1}",
+                        )
                         if not own:
                             break
                     victim = min(own)
-                    kin = {s for s in live if s.p.pid in own or own & pids_of(f"{inst.tag}") & descend(s.p.pid)}
+                    kin = {
+                        s
+                        for s in live
+                        if s.p.pid in own or own & pids_of(f"{inst.tag}") & descend(s.p.pid)
+                    }
                     emb = [s for s in kin if s.p.pid in own]
                     cand = [s for s in live if s not in emb]
                     a, b = cand[-1], cand[-2]
@@ -322,11 +414,29 @@ async def m_failover():
                         old, s.id = s.id, None
                         await s.peer_id()
                         if old and s.id != old:
-                            R.note("failover", impl.name, f"{mode}: peer id changed after takeover {k}")
+                            R.note(
+                                "failover", impl.name, f"{mode}: peer id changed after takeover {k}"
+                            )
                     if mode[:7] == "SIGSTOP":
-                        r = await trial(inst, a, b, lambda: kill(victim, signal.SIGSTOP), W, 10.0, lambda: kill(victim, signal.SIGCONT))
+                        r = await trial(
+                            inst,
+                            a,
+                            b,
+                            lambda: kill(victim, signal.SIGSTOP),
+                            W,
+                            10.0,
+                            lambda: kill(victim, signal.SIGCONT),
+                        )
                     else:
-                        r = await trial(inst, a, b, lambda: kill(victim, signal.SIGTERM if mode == "SIGTERM" else signal.SIGKILL), W)
+                        r = await trial(
+                            inst,
+                            a,
+                            b,
+                            lambda: kill(
+                                victim, signal.SIGTERM if mode == "SIGTERM" else signal.SIGKILL
+                            ),
+                            W,
+                        )
                     await asyncio.sleep(0.5)
                     r["owners_after"] = len(inst.owners())
                     r["victim"] = "a session (embedded broker)" if emb else "a broker daemon"
@@ -342,11 +452,23 @@ async def m_failover():
                         if key != "after_cont_ms" or mode[:7] == "SIGSTOP":
                             R.add(M, lab, unit, impl.name, r.get(key))
                     R.add(M, "port owners afterwards", "n", impl.name, r["owners_after"])
-                    R.add(M, "live sessions not visible afterwards", "n", impl.name, r["alive"] - r["visible"])
+                    R.add(
+                        M,
+                        "live sessions not visible afterwards",
+                        "n",
+                        impl.name,
+                        r["alive"] - r["visible"],
+                    )
                     if r["first_error"]:
-                        R.note("failover", impl.name, f"{mode}: first error: {r['first_error'][:120]}")
+                        R.note(
+                            "failover", impl.name, f"{mode}: first error: {r['first_error'][:120]}"
+                        )
                     if not r["recovered"]:
-                        R.note("failover", impl.name, f"{mode}: no recovery within {W:.0f} s; then {r.get('revived_by')}: deliver {r.get('revive_deliver_ms')} ms")
+                        R.note(
+                            "failover",
+                            impl.name,
+                            f"{mode}: no recovery within {W:.0f} s; then {r.get('revived_by')}: deliver {r.get('revive_deliver_ms')} ms",
+                        )
                         break
             except Exception as e:
                 R.note("failover", impl.name, f"{mode} failed: {e!r}")

@@ -267,7 +267,9 @@ class Broker:
             raise
 
     async def _left(self, peer: Peer) -> None:
-        # What it took last stays leased: a poll under the old id still settles it.
+        # What it took last goes to a successor; without one, a poll under the old id settles it.
+        if peer.keys:
+            self._give_back(peer.id, self._leases.drop_all(peer.id))
         await self.roster.put(registration.gone(peer, left=True, at=self._at()))
 
     def _heard_of(self, peer_id: str) -> None:

@@ -38,7 +38,8 @@ class Agent:
 
     Args:
         name: the peer's name.
-        environ: the environment of the process; nothing else is inherited.
+        environ: the environment of the process; nothing else is inherited, but where we are
+            imported from.
         cwd: its working directory.
 
     Attributes:
@@ -53,12 +54,17 @@ class Agent:
         self._number = 0
         began = time.perf_counter()
         folder = os.path.dirname(os.path.dirname(os.path.abspath(claude_peers.__file__)))
+        paths = (folder, os.environ.get("PYTHONPATH"))
         self.process = subprocess.Popen(  # noqa: S603 - our own program
             own_command(),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            env={**environ, "CLAUDE_PEERS_NAME": name, "PYTHONPATH": folder},
+            env={
+                **environ,
+                "CLAUDE_PEERS_NAME": name,
+                "PYTHONPATH": os.pathsep.join(filter(None, paths)),
+            },
             cwd=cwd,
         )
         threading.Thread(target=self._read, daemon=True).start()
@@ -134,7 +140,7 @@ class Agent:
         try:
             self.process.stdin.write(json.dumps(message).encode() + b"\n")
             self.process.stdin.flush()
-        except OSError as error:
+        except (OSError, ValueError) as error:  # ended, or hung up by us
             raise SilentError(f"{self.name} has ended", "Look at the log.") from error
 
     def _read(self) -> None:

@@ -24,7 +24,8 @@ def run(words: Sequence[str]) -> int:
     """Run a command line without the program's name; return its exit code."""
     output.prepare()
     try:
-        return _run(list(words[1:] if words[:1] == ["cli"] else words))
+        first, *rest = words or ("help",)
+        return _run(rest if first == "cli" else [first, *rest])
     except BrokenPipeError:  # whoever read our output has had enough
         output.give_up()
         return output.FAILED

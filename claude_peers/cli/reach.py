@@ -9,6 +9,9 @@ from claude_peers.client.errors import checked
 from claude_peers.client.http import BrokerHttp
 from claude_peers.host import files, processes, sockets
 
+_CHOSEN = ("CLAUDE_PEERS_PORT", "AGENTMESH_PORT")
+"""A port that was asked for is kept, whoever has it."""
+
 
 class Broker:
     """A verified connection to this user's broker; use it as a context manager.
@@ -82,7 +85,7 @@ def _secret(folder: str) -> bytes | None:
 
 def _other_port(chosen: settings.Settings) -> int | None:
     """Return the port that this user's broker moved to, if another user has the usual one."""
-    if chosen.broker_url or chosen.environ.get("CLAUDE_PEERS_PORT"):
+    if chosen.broker_url or any(chosen.environ.get(name) for name in _CHOSEN):
         return None
     told = files.read_private(os.path.join(chosen.state_folder, "port"))
     return int(told) if told and told.isdigit() else None

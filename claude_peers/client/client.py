@@ -98,7 +98,9 @@ class Client:
         finally:
             self._waiting.pop(number, None)
         joined = checked("/register", *future.result())
-        self.peer_id, self._token = joined["id"], joined.get("token")
+        self.peer_id = joined["id"]
+        # An upstream broker knows no tokens; ours, which may follow, still knows this one.
+        self._token = joined.get("token", self._token)
         self.name = joined.get("name", self.peer_id)
         self.problem = None
         self._link = link

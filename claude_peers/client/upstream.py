@@ -41,7 +41,8 @@ class UpstreamLink:
         self.keeps = False
         self._http = http
         self._peer_id = ""
-        self._requests: asyncio.Queue[tuple[int, str, dict[str, Any]]] = asyncio.Queue()
+        self._requests: asyncio.Queue[tuple[int, str, dict[str, Any]] | None] = asyncio.Queue()
+        self._closing = False
         self._task = asyncio.ensure_future(self._run())
 
     def send(self, number: int, operation: str, body: dict[str, Any]) -> None:
@@ -58,27 +59,33 @@ class UpstreamLink:
         await asyncio.wait([self._task])
 
     def close(self) -> None:
-        """See `client.link.Link`."""
-        self._task.cancel()
+        """See `client.link.Link`; what is under way is finished, as a poll may have taken mail."""
+        self._closing = True
+        self._requests.put_nowait(None)
 
     async def _run(self) -> None:
         polls = 0
         loop = asyncio.get_running_loop()
         due = loop.time() + POLL_EVERY
         with contextlib.closing(self._http), contextlib.suppress(NoBrokerError):
-            while True:
+            while not self._closing:
                 # Requests may come faster than polls are due, and must not keep them off.
                 if loop.time() < due:
-                    try:
-                        async with asyncio.timeout_at(due):
-                            number, operation, body = await self._requests.get()
-                    except TimeoutError:
-                        continue
-                    self.answered(number, *await self._serve(operation, body))
+                    await self._next(due)
                 else:
                     polls += 1
                     await self._poll(beat=polls % HEARTBEAT_EVERY == 0)
                     due = loop.time() + POLL_EVERY
+
+    async def _next(self, due: float) -> None:
+        try:
+            async with asyncio.timeout_at(due):
+                request = await self._requests.get()
+        except TimeoutError:
+            return
+        if request is not None:
+            number, operation, body = request
+            self.answered(number, *await self._serve(operation, body))
 
     async def _serve(self, operation: str, body: dict[str, Any]) -> tuple[int, Any]:
         if operation in _OURS:

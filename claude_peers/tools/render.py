@@ -64,16 +64,20 @@ def message(view: dict[str, Any], *, first_line: bool = False) -> str:
 
 def sent(answer: dict[str, Any], to_id: str) -> str:
     """Return what became of a message, and a warning if it will wait."""
-    lines = [f"Message sent to peer {one_line(str(answer.get('to_id', to_id)), PATH)}"]
+
+    def told(name: str, absent: str = "none") -> str:
+        return one_line(str(answer.get(name) or absent), PATH if name == "to_id" else NAME)
+
+    lines = [f"Message sent to peer {told('to_id', to_id)}"]
     if "message_id" not in answer:  # an upstream broker says no more
         return lines[0]
     lines.append(
-        f"{one_line(str(answer.get('to_name')), NAME)}: message_id {answer['message_id']}, "
-        f"state {answer.get('state')}; push route {one_line(answer.get('route') or 'none', NAME)}"
+        f"{told('to_name')}: message_id {told('message_id')}, state {told('state')}; "
+        f"push route {told('route')}"
     )
     if answer.get("presence") != "present":
         lines.append(
-            f"Warning: that peer is not running (last seen {answer.get('last_seen')}); the message "
+            f"Warning: that peer is not running (last seen {told('last_seen')}); the message "
             "waits in its mailbox for a successor."
         )
     elif not answer.get("route"):

@@ -73,7 +73,7 @@ class Stream:
                         return
                     self._write(message)
                 if len(page) < PAGE and not self._missed:
-                    self._caught_up = not self.sink.clogged
+                    self._caught_up = True
                     return
         finally:
             self._pumping = False

@@ -9,6 +9,7 @@ from claude_peers.broker.registration import hash_token
 from claude_peers.core.delivery import Event
 from claude_peers.core.errors import NotYourPeerError, StoreError
 from claude_peers.core.models import PeerId
+from claude_peers.wire.records import PollRequest
 
 pytestmark = pytest.mark.anyio
 
@@ -224,31 +225,34 @@ async def test_what_a_peer_had_in_hand_when_it_left_waits_for_its_successor(rig)
     assert await rig.poll(after.peer.id, Caller(token_hash=hash_token(after.token))) == numbers
 
 
+async def test_what_a_peer_without_a_successor_had_in_hand_is_settled_under_its_old_id(rig, bob):
+    numbers = await sent(rig, bob)
+    await rig.poll(bob)
+    await rig.broker.unregister(Caller(), bob)
+    assert await rig.poll(bob) == []
+    assert await rig.states(*numbers) == ["seen"]
+
+
 async def test_what_is_in_other_hands_by_now_is_not_given_back_twice(rig, bob):
     numbers = await sent(rig, bob)
     request = {"ack_supported": True}
     broker = rig.broker
-    held = []
-
-    def remember(handout, *, whole):
-        held.append(handout)
-
-    broker.handed_over, handed_over = remember, broker.handed_over
-    await rig.poll(bob, **request)
-    broker.handed_over = handed_over
+    _, first = await broker.poll(Caller(), PollRequest(id=bob, **request))
     rig.clock.passed = ACK_WITHIN
     await broker.tidy()
     await rig.settled()
     assert await rig.poll(bob, **request) == numbers
-    broker.handed_over(held[0], whole=False)
+    broker.handed_over(first, whole=False)
     await rig.settled()
     assert await rig.states(*numbers) == ["leased"]
 
 
 async def test_a_return_that_is_not_stored_is_tried_again(rig, bob, caplog):
     numbers = await sent(rig, bob)
+    _, handout = await rig.broker.poll(Caller(), PollRequest(id=bob))
     rig.store.broken.add("move")
-    await rig.poll(bob, whole=False)
+    rig.broker.handed_over(handout, whole=False)
+    await rig.settled()
     assert "background work failed" in caplog.text
     assert await rig.states(*numbers) == ["leased"]
     rig.store.broken.clear()

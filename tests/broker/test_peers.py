@@ -100,7 +100,7 @@ async def test_who_has_no_process_lives_by_its_signs_of_life(rig):
     await rig.broker.heartbeat(Caller(), beats)
     rig.clock.passed += 1
     await rig.broker.sweep()
-    assert (presence(rig, beats), presence(rig, silent)) == (Presence.PRESENT, Presence.DEPARTED)
+    assert (presence(rig, beats), presence(rig, silent)) == (Presence.PRESENT, Presence.AWAY)
 
 
 async def test_a_step_of_the_wall_clock_ends_nobody(rig):
@@ -197,7 +197,7 @@ async def test_who_was_only_silent_is_there_again_with_its_next_sign_of_life(rig
     peer_id = (await rig.join(name="main")).peer.id
     rig.clock.passed = SILENCE + 1
     await rig.broker.sweep()
-    assert presence(rig, peer_id) is Presence.DEPARTED
+    assert presence(rig, peer_id) is Presence.AWAY
     await rig.broker.heartbeat(Caller(), peer_id)
     assert await listed(rig) == [peer_id]
     assert (await rig.send("main")).message.to_id == peer_id
@@ -226,29 +226,24 @@ async def test_somebody_elses_sign_of_life_brings_nobody_back(rig):
     rig.clock.passed = SILENCE + 1
     await rig.broker.sweep()
     await rig.broker.heartbeat(Caller(), joined.peer.id)
-    assert presence(rig, joined.peer.id) is Presence.DEPARTED
+    assert presence(rig, joined.peer.id) is Presence.AWAY
     await rig.broker.heartbeat(Caller(token_hash=hash_token(joined.token)), joined.peer.id)
     assert presence(rig, joined.peer.id) is Presence.PRESENT
 
 
-@pytest.mark.parametrize("end", ["process", "boot"])
-async def test_a_sign_of_life_for_an_ended_process_brings_nobody_back(rig, end):
-    rig.machine.start(41)
-    peer_id = (await rig.join(pid=41)).peer.id
-    await rig.broker.unregister(Caller(), peer_id)
-    if end == "process":
-        rig.machine.end(41)
-    else:
-        object.__setattr__(rig.broker._here, "boot", "another")
-    await rig.broker.heartbeat(Caller(), peer_id)
+async def test_a_sign_of_life_after_the_end_of_a_process_brings_nobody_back(rig):
+    peer_id, caller = await rig.joins_as_process(41)
+    rig.machine.end(41)
+    await rig.broker.sweep()
+    await rig.broker.heartbeat(caller, peer_id)
     assert presence(rig, peer_id) is Presence.DEPARTED
 
 
-async def test_a_process_that_unregistered_and_goes_on_is_there_again(rig):
+async def test_who_left_is_not_brought_back_by_a_late_sign_of_life(rig):
     peer_id, caller = await rig.joins_as_process(41)
     await rig.broker.unregister(caller, peer_id)
     await rig.broker.heartbeat(caller, peer_id)
-    assert presence(rig, peer_id) is Presence.PRESENT
+    assert presence(rig, peer_id) is Presence.DEPARTED
 
 
 async def test_a_sign_of_life_of_nobody_is_taken_without_a_word(rig):

@@ -65,7 +65,7 @@ class Upstream:
         self.refusal: str | None = None
         self.health: Any = {"status": "ok", "peers": 1}
         self._server = ThreadingHTTPServer(("127.0.0.1", port), self._handler())
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
 
     def close(self) -> None:
         self._server.shutdown()

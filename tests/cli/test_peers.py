@@ -67,7 +67,8 @@ def test_no_peer_can_forge_a_line(cli, machine):
     machine.serve()
     process = machine.bystander()
     machine.post(
-        "/register", {"pid": process.pid, "cwd": "/x\nffff0000  PID:1  /y", "summary": "s\n  Name: q"}
+        "/register",
+        {"pid": process.pid, "cwd": "/x\nffff0000  PID:1  /y", "summary": "s\n  Name: q"},
     )
     ran = cli("peers")
     assert len(ran.out.splitlines()) == 3

@@ -4,88 +4,32 @@ import asyncio
 import os
 import threading
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from pathlib import Path
 from typing import Any
 
 import anyio
 import pytest
 from filelock import FileLock
 from support import http
+from support.loop import until
 
-from claude_peers.client.client import Client
 from claude_peers.client.http import BrokerHttp
+from claude_peers.client.link import LiveLink
 from claude_peers.core.election import Role
 from claude_peers.core.errors import ClaudePeersError, StoreError
+from claude_peers.core.models import Process
 from claude_peers.host import files, processes, sockets
 from claude_peers.node import leader, node
 from claude_peers.node.leader import Office
 from claude_peers.node.node import LONGEST_HOLD, Node
 from claude_peers.settings import Settings
+from claude_peers.tools.member import Member
+from claude_peers.wire.frames import SILENCE
 
 pytestmark = pytest.mark.anyio
 
 BOUND = 15
-
-
-class Member:
-    """A node, its client, and the roles it had."""
-
-    def __init__(self, settings: Settings, *, agent: bool = True, pid: int = 0) -> None:
-        self.client = Client(lambda: registration(settings, pid)) if agent else None
-        self.node = Node(settings, self.client)
-        self.roles: list[Role] = []
-        self._changed = asyncio.Event()
-        self.node.changed = self._note
-        self.running = asyncio.ensure_future(self.node.run())
-
-    async def becomes(self, role: Role) -> None:
-        """Wait for a role that has not been waited for."""
-        with anyio.fail_after(BOUND):
-            while role not in self.roles:
-                self._changed.clear()
-                await self._changed.wait()
-        del self.roles[: self.roles.index(role) + 1]
-
-    async def ask(self, operation: str, **body: Any) -> Any:
-        assert self.client is not None
-        return await self.client.call(operation, body)
-
-    async def trouble(self) -> ClaudePeersError:
-        """Wait until the node says why it has no broker."""
-        with anyio.fail_after(BOUND):
-            while self.node.problem is None:
-                await asyncio.sleep(0)
-        return self.node.problem
-
-    async def end(self) -> None:
-        if self.node.role is not Role.STOPPED:
-            await self.node.stop()
-        with anyio.fail_after(BOUND):
-            await self.running
-
-    def _note(self, role: Role) -> None:
-        self.roles.append(role)
-        self._changed.set()
-
-
-def registration(settings: Settings, pid: int) -> dict[str, Any]:
-    return {"pid": pid or os.getpid(), "cwd": os.path.dirname(settings.database_path), "name": "x"}
-
-
-@pytest.fixture
-async def join(chosen: Settings) -> AsyncIterator[Callable[..., Member]]:
-    """Return a way to make members; all are stopped at the end."""
-    made: list[Member] = []
-
-    def make(settings: Settings = chosen, **given: Any) -> Member:
-        made.append(Member(settings, **given))
-        return made[-1]
-
-    yield make
-    for each in made:
-        await each.end()
 
 
 @asynccontextmanager
@@ -148,7 +92,7 @@ async def test_a_node_without_an_agent_takes_part(join, chosen):
     await second.becomes(Role.LEADER)
 
 
-async def test_a_stranger_on_the_port_is_left_alone_and_named(join, chosen, monkeypatch):
+async def test_a_stranger_on_the_port_is_left_alone_and_named(join, chosen, state, monkeypatch):
     monkeypatch.setattr(node, "STRANGER_EVERY", 0.01)
     async with stranger(chosen.port) as heard:
         member = join()
@@ -161,14 +105,14 @@ async def test_a_stranger_on_the_port_is_left_alone_and_named(join, chosen, monk
         assert member.node.role is Role.CANDIDATE
 
     await member.becomes(Role.LEADER)
-    secret = Path(chosen.state_folder, "secret").read_bytes()
+    secret = (state / "secret").read_bytes()
     assert {request.split()[1] for request in heard} == {b"/live", b"/health"}
     assert not any(secret in request or b"authorization" in request.lower() for request in heard)
     assert await member.ask("/list-peers", scope="machine")
     assert member.node.problem is None
 
 
-async def test_nobody_leads_beside_the_holder_of_the_lock(join, chosen, monkeypatch):
+async def test_nobody_leads_beside_the_holder_of_the_lock(join, chosen, database, monkeypatch):
     looked = asyncio.Event()
     is_locked = files.is_locked
 
@@ -183,7 +127,7 @@ async def test_nobody_leads_beside_the_holder_of_the_lock(join, chosen, monkeypa
         with anyio.fail_after(BOUND):
             await looked.wait()
         assert sockets.listener_pids(chosen.port) == []
-        assert not os.path.exists(chosen.database_path)
+        assert not database.exists()
 
     await member.becomes(Role.LEADER)
 
@@ -232,15 +176,38 @@ async def test_an_office_that_ends_while_its_node_is_cut_off_is_left(join, chose
 
     monkeypatch.setattr(member.node.port, "reach", reach_later)
     office._server.sessions[0].transport.abort()
-    with anyio.fail_after(BOUND):
-        while member.client.connected:
-            await asyncio.sleep(0)
+    await until(lambda: not member.client.connected)
     office._step_down(0.0)
     gate.set()
 
     await member.becomes(Role.CANDIDATE)
     await member.becomes(Role.LEADER)
     assert member.node._office is not office
+
+
+async def test_a_message_whose_leader_dies_before_it_answers_is_stored_once(join):
+    first = join()
+    await first.becomes(Role.LEADER)
+    sender = join()
+    await sender.becomes(Role.FOLLOWER)
+    office = first.node._office
+    store = office._server.app.broker.store
+    accept, accepted = store.accept, []
+
+    async def accept_and_die(*given: Any, **named: Any) -> Any:
+        accepted.append(await accept(*given, **named))
+        office._stuck()  # nothing goes out any more, and everything is free
+        await asyncio.Event().wait()
+
+    store.accept = accept_and_die
+    with anyio.fail_after(BOUND):
+        tools = Member(client=sender.client, cwd="/")
+        answer = await tools.send(sender.client.peer_id, "only once", reply_to=None)
+
+    assert answer["duplicate"] is True
+    assert [receipt.message.id for receipt in accepted] == [answer["message_id"]]
+    ledger = await sender.ask("/ledger")
+    assert (ledger["accepted"], ledger["balanced"]) == (1, True)
 
 
 async def test_a_node_that_is_stopped_while_it_campaigns_leads_nothing(join, chosen, monkeypatch):
@@ -315,38 +282,91 @@ async def test_a_bug_is_logged_and_not_the_end_of_the_node(join, monkeypatch, ca
     ]
 
 
-async def test_a_damaged_database_is_explained_until_it_is_moved(join, chosen, monkeypatch):
+async def test_a_damaged_database_is_explained_until_it_is_moved(join, database, monkeypatch):
     monkeypatch.setattr(node, "STRANGER_EVERY", 0.01)
-    await asyncio.to_thread(Path(chosen.database_path).write_bytes, b"garbage" * 1000)
+    database.write_bytes(b"garbage" * 1000)
     member = join()
 
     problem = await member.trouble()
     with pytest.raises(StoreError, match="Move the file away"):
         await member.ask("/list-peers", scope="machine")
-    os.unlink(chosen.database_path)
+    database.unlink()
 
     assert isinstance(problem, StoreError)
     await member.becomes(Role.LEADER)
 
 
-async def test_a_home_that_cannot_be_written_is_explained(join, chosen, monkeypatch):
+async def test_a_home_that_cannot_be_written_is_explained(join, state, monkeypatch):
     monkeypatch.setattr(node, "STRANGER_EVERY", 0.01)
-    Path(chosen.state_folder).write_text("in the way")
+    state.write_text("in the way")
     member = join()
 
     problem = await member.trouble()
-    os.unlink(chosen.state_folder)
+    state.unlink()
 
-    assert chosen.state_folder in problem.fact
+    assert str(state) in problem.fact
     await member.becomes(Role.LEADER)
 
 
-async def test_a_client_of_a_given_broker_never_campaigns(join, choose, monkeypatch):
+async def test_a_client_of_a_given_broker_never_campaigns(join, choose, database):
     settings = choose(CLAUDE_PEERS_BROKER_URL="http://127.0.0.1:9")
     member = join(settings)
 
     assert await member.node._campaign() is False
-    assert not os.path.exists(settings.database_path)
+    assert not database.exists()
+
+
+class Wire:
+    """The transport of a connection whose other end says nothing."""
+
+    def __init__(self) -> None:
+        self.closed = False
+
+    def close(self) -> None:
+        self.closed = True
+
+
+async def quiet_link(seconds: float) -> tuple[LiveLink, Wire]:
+    link, wire = LiveLink(), Wire()
+    vars(link).update(_transport=wire, heard=time.monotonic() - seconds)
+    link.leader = Process(pid=77, started="then")
+    return link, wire
+
+
+@pytest.mark.parametrize(
+    ("seconds", "stopped", "woken", "closed"),
+    [(1, True, 0, False), (7, False, 0, False), (7, True, 1, False), (19, False, 0, True)],
+)
+async def test_a_silent_leader_is_woken_if_it_is_stopped_and_left_if_it_hangs(
+    chosen, monkeypatch, seconds, stopped, woken, closed
+):
+    revived: list[Process] = []
+    monkeypatch.setattr(processes, "is_stopped", lambda pid: stopped)
+    monkeypatch.setattr(processes, "revive", revived.append)
+    link, wire = await quiet_link(seconds)
+
+    assert 0 < Node(chosen)._look_at(link) <= SILENCE
+
+    assert revived == [Process(pid=77, started="then")] * woken
+    assert wire.closed is closed
+
+
+async def test_a_broker_that_answers_after_the_end_is_not_joined(join, chosen, monkeypatch):
+    leader_of_all = join()
+    await leader_of_all.becomes(Role.LEADER)
+    late = join()
+    reach = late.node.port.reach
+
+    async def reach_late(secret: bytes) -> Any:
+        link = await reach(secret)
+        await late.node.stop()
+        return link
+
+    monkeypatch.setattr(late.node.port, "reach", reach_late)
+    await late.end()
+
+    assert late.roles == [Role.STOPPED]
+    assert late.client.peer_id == ""
 
 
 # Stepping down
@@ -388,7 +408,7 @@ async def test_a_leader_that_is_alone_leads_again(join, chosen, monkeypatch):
     await member.becomes(Role.LEADER)
 
 
-async def test_nobody_leads_while_all_are_held_back(join, chosen):
+async def test_nobody_leads_while_all_are_held_back(join, chosen, state):
     first = join()
     await first.becomes(Role.LEADER)
     second = join()
@@ -397,10 +417,10 @@ async def test_nobody_leads_while_all_are_held_back(join, chosen):
     await asyncio.to_thread(step_down, chosen, 1.5)
 
     await first.becomes(Role.CANDIDATE)
-    until = float(Path(chosen.state_folder, "hold").read_bytes())
+    held = float((state / "hold").read_bytes())
     leaders = [asyncio.ensure_future(each.becomes(Role.LEADER)) for each in (first, second)]
     await asyncio.wait(leaders, return_when=asyncio.FIRST_COMPLETED)
-    assert time.time() >= until
+    assert time.time() >= held
     for each in leaders:
         each.cancel()
 
@@ -448,7 +468,5 @@ async def test_the_leaders_modules_are_loaded_ahead_by_the_standby(join, chosen)
     second = join(pid=os.getppid())
     await second.becomes(Role.FOLLOWER)
 
-    with anyio.fail_after(BOUND):
-        while second.node._loading is None:
-            await asyncio.sleep(0)
-        assert await second.node._loading is leader.Office
+    await until(lambda: second.node._loading)
+    assert await second.node._loading is leader.Office

@@ -65,11 +65,11 @@ async def test_a_leader_counts_its_epoch_and_serves(office, chosen):
     assert (first.epoch, second.epoch) == (1, 2)
 
 
-async def test_nobody_leads_while_another_holds_the_lock(office, lock, chosen):
+async def test_nobody_leads_while_another_holds_the_lock(office, lock, database, chosen):
     with FileLock(lock, thread_local=False):
         assert not await office().take()
         assert sockets.listener_pids(chosen.port) == []
-        assert not os.path.exists(chosen.database_path)
+        assert not database.exists()
     assert await office().take()
 
 
@@ -97,9 +97,8 @@ async def test_a_folder_that_cannot_be_locked_is_refused_with_the_remedy(office,
         await office().take()
 
 
-async def test_a_damaged_database_is_refused_and_frees_the_lock(office, chosen, lock):
-    with open(chosen.database_path, "wb") as file:
-        file.write(b"no database at all" * 500)
+async def test_a_damaged_database_is_refused_and_frees_the_lock(office, chosen, database, lock):
+    database.write_bytes(b"no database at all" * 500)
 
     with pytest.raises(StoreError, match="Move the file away"):
         await office().take()
@@ -107,14 +106,14 @@ async def test_a_damaged_database_is_refused_and_frees_the_lock(office, chosen, 
     assert not files.is_locked(str(lock))
 
 
-async def test_lock_and_database_are_private(office, chosen, lock):
+async def test_lock_and_database_are_private(office, database, lock):
     old = os.umask(0)
     try:
         assert await office().take()
     finally:
         os.umask(old)
 
-    for path in (lock, *Path(chosen.database_path).parent.glob("peers.db*")):
+    for path in (lock, *database.parent.glob("peers.db*")):
         assert path.stat().st_mode & 0o077 == 0, path
 
 

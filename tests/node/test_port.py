@@ -21,7 +21,6 @@ from claude_peers.node.port import OTHER_PORTS, Port
 from claude_peers.settings import Settings
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
-processes_start = (pytest.mark.processes, pytest.mark.xdist_group("processes"))
 SECRET = b"s" * 32
 
 
@@ -120,9 +119,9 @@ def test_a_record_that_holds_no_port_is_ignored(usual):
 @pytest.mark.anyio
 async def test_a_listener_that_does_not_answer_is_named(chosen, monkeypatch):
     monkeypatch.setattr(link, "HANDSHAKE", 0.05)
-    with silent(chosen.port):
-        with pytest.raises(NoBrokerError, match=rf"does not answer \(pid {os.getpid()}\)"):
-            await Port(chosen).reach(SECRET)
+    told = rf"does not answer \(pid {os.getpid()}\)"
+    with silent(chosen.port), pytest.raises(NoBrokerError, match=told):
+        await Port(chosen).reach(SECRET)
 
 
 @pytest.mark.anyio
@@ -130,9 +129,8 @@ async def test_a_stopped_stranger_is_not_woken(chosen, monkeypatch):
     monkeypatch.setattr(link, "HANDSHAKE", 0.05)
     monkeypatch.setattr(processes, "is_stopped", lambda pid: True)
     monkeypatch.setattr(processes, "revive", lambda process: pytest.fail("woken"))
-    with silent(chosen.port):
-        with pytest.raises(NoBrokerError, match="does not answer"):
-            await Port(chosen).reach(SECRET)
+    with silent(chosen.port), pytest.raises(NoBrokerError, match="does not answer"):
+        await Port(chosen).reach(SECRET)
 
 
 @posix
@@ -159,13 +157,11 @@ def test_a_newcomer_wakes_a_leader_that_is_stopped_and_alone(machine: Machine):
 @pytest.mark.xdist_group("processes")
 def test_an_agent_is_told_who_has_the_port_and_works_once_it_is_free(machine: Machine):
     session = machine.session(handshake=False)
-    stranger = Upstream(machine.port)
-    stranger._server.RequestHandlerClass.do_GET, get = _page, stranger._server.RequestHandlerClass.do_GET
+    stranger = Upstream(machine.port, health={"hello": "world"})
     try:
         session.initialize()
         text, failed = session.call("list_peers")
     finally:
-        stranger._server.RequestHandlerClass.do_GET = get
         stranger.close()
 
     assert failed
@@ -173,10 +169,6 @@ def test_an_agent_is_told_who_has_the_port_and_works_once_it_is_free(machine: Ma
     assert stranger.requests == []
     assert machine.wait_for_broker(timeout=5) == session.pid
     eventually(lambda: not session.call("list_peers")[1], what="a working tool")
-
-
-def _page(request) -> None:
-    request._tell(200, {"hello": "world"})
 
 
 @pytest.mark.processes

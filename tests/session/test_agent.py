@@ -1,3 +1,5 @@
+"""Which agent started a session, by what it may be known again, and whether it shows pushes."""
+
 import json
 import os
 import subprocess

@@ -1,3 +1,5 @@
+"""When a client counts as a session, by a clock that is moved by hand."""
+
 import asyncio
 import heapq
 from collections.abc import Callable

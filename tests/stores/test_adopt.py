@@ -3,6 +3,7 @@
 import contextlib
 import sqlite3
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 from support.brokers import NO_LIMITS, Machine, draft
@@ -76,6 +77,9 @@ class Upstream:
     def send(self, text: str, *, to: str = BOB, delivered: int = 0) -> None:
         sql = "INSERT INTO messages (from_id, to_id, text, sent_at, delivered) VALUES (?,?,?,?,?)"
         self.query(sql, ["annannan", to, text, "then", delivered])
+
+    def content(self) -> bytes:
+        return Path(self.path).read_bytes()
 
     def unread(self) -> list[str]:
         return [row[0] for row in self.query("SELECT text FROM messages WHERE delivered = 0")]
@@ -168,11 +172,12 @@ async def test_a_running_peer_of_upstream_is_taken_over_as_its_process(path, ope
     assert (peer.registered_at, peer.last_seen) == ("then", "now")
 
 
-async def test_a_peer_of_upstream_whose_process_is_gone_has_only_its_signs_of_life(path, opened):
+async def test_a_peer_of_upstream_whose_process_is_gone_is_away(path, opened):
     Upstream(path).register(BOB, pid=41)
     async with opened() as store:
         (peer,) = await store.peers()
     assert (peer.process, peer.pid, peer.trust) == (None, 41, Trust.OPEN)
+    assert peer.presence is Presence.AWAY
 
 
 @pytest.mark.parametrize(
@@ -199,6 +204,7 @@ async def test_columns_that_a_fork_has_or_lacks_do_not_matter(path, opened):
     async with opened() as store:
         (peer,) = await store.peers()
         assert (peer.id, peer.pid, peer.cwd, peer.registered_at) == (BOB, None, "", "")
+        assert peer.presence is Presence.PRESENT
         assert await texts(store) == ["one"]
 
 
@@ -312,13 +318,11 @@ async def test_a_database_elsewhere_is_taken_over_once_and_only_read(path, opene
     machine.start(41)
     mesh.register(BOB, pid=41)
     mesh.send("one")
-    with open(mesh.path, "rb") as file:
-        before = file.read()
+    before = mesh.content()
     async with opened(mesh.path) as store:
         assert [peer.id for peer in await store.peers()] == [BOB]
         assert await taken(store) == ["one"]
-    with open(mesh.path, "rb") as file:
-        assert file.read() == before
+    assert mesh.content() == before
     mesh.send("two")
     async with opened(mesh.path) as store:
         assert await texts(store) == ["two"]

@@ -65,8 +65,9 @@ async def fill(store, count: int) -> None:
             f"WITH RECURSIVE n (i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM n LIMIT {count})"
         )
         db.execute(
-            f"INSERT INTO mail (uid, from_id, to_id, text, size, sent_at, state, unread, verified,"
-            f" expires_at) {numbers} SELECT i, 'ann', 'bob', 'old', 3, '', 'queued', 1, 0, 1e9 FROM n"
+            "INSERT INTO mail (uid, from_id, to_id, text, size, sent_at, state, unread, verified, "
+            f"expires_at) {numbers} "
+            "SELECT i, 'ann', 'bob', 'old', 3, '', 'queued', 1, 0, 1e9 FROM n"
         )
         db.execute("UPDATE mail SET state = 'seen', unread = 0, ended_at = 0.0")
         db.execute(f"INSERT INTO dedupe {numbers} SELECT 'ann', i, '', i, 0.0 FROM n")

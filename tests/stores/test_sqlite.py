@@ -191,6 +191,19 @@ async def test_a_failed_commit_fails_everybody_in_it(path):
         assert await texts(store) == ["again"]
 
 
+async def test_a_failing_disk_fails_everybody_in_the_commit(store):
+    await accepting(store, "kept")
+    ((pages,),) = await query(store, "PRAGMA page_count")
+    await query(store, f"PRAGMA max_page_count = {pages}")
+    async with Gate(store):
+        small, large = accepting(store, "small"), accepting(store, "x" * 100_000)
+        await asyncio.sleep(0)
+    for failed in (small, large):
+        with pytest.raises(StoreError, match="Free some space"):
+            await failed
+    assert await texts(store) == ["kept"]
+
+
 async def test_an_epoch_whose_commit_failed_is_not_kept(path):
     def strict(db):
         db.execute("PRAGMA foreign_keys = ON")
@@ -368,13 +381,12 @@ async def test_why_a_migration_failed_is_told_even_if_nothing_is_left_to_roll_ba
 
 
 @pytest.mark.parametrize("content", [b"garbage " * 200, b"SQLite format 3\0" + b"\xff" * 2000])
-async def test_a_file_that_is_no_database_is_refused_and_kept(path, content):
-    with open(path, "wb") as file:
-        file.write(content)
-    error = await refused(path)
+async def test_a_file_that_is_no_database_is_refused_and_kept(tmp_path, content):
+    file = tmp_path / "mail.db"
+    file.write_bytes(content)
+    error = await refused(str(file))
     assert "Move the file away" in error.remedy
-    with open(path, "rb") as file:
-        assert file.read() == content
+    assert file.read_bytes() == content
 
 
 async def test_a_folder_is_no_database(tmp_path):
@@ -460,7 +472,7 @@ async def test_who_waits_for_a_lock_does_not_hold_up_the_event_loop(path):
         (sqlite3.DatabaseError("database disk image is malformed"), "Move the file away"),
         (sqlite3.OperationalError("disk I/O error"), "Look at the disk"),
     ],
-    ids=lambda it: str(it),
+    ids=str,
 )
 def test_each_failure_names_its_remedy(error, remedy):
     told = translate(error)

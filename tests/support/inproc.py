@@ -9,12 +9,12 @@ import struct
 import threading
 import time
 from collections.abc import Callable, Coroutine, Iterator
-from typing import Any
+from typing import Any, Self
 
 from claude_peers.broker.broker import Broker, Options
 from claude_peers.broker.ports import Here
 from claude_peers.core.limits import Limits
-from claude_peers.core.models import Process
+from claude_peers.core.models import Peer, Process
 from claude_peers.gateway.app import App
 from claude_peers.gateway.server import Server
 from claude_peers.host import processes
@@ -64,16 +64,23 @@ class Running:
         faults: what its event loop had to complain about; a test expects nothing.
     """
 
-    def __init__(self, *, require_token: bool = False, uid: int | None = None, **server: Any):
+    def __init__(
+        self,
+        *,
+        require_token: bool = False,
+        limited: bool = False,
+        uid: int | None = None,
+        **server: Any,
+    ):
         self.store = MemoryStore()
         self.faults: list[dict[str, Any]] = []
-        self.connections = LiveConnections(self.store, lambda peer: self.broker.roster.get(peer))
+        self.connections = LiveConnections(self.store, self._find)
         self.broker = Broker(
             self.store,
             self.connections,
             clock=Clock(),
             here=Here(host="here", boot="b", identify=processes.identify, alive=processes.alive),
-            options=Options(limits=NO_LIMITS, require_token=require_token),
+            options=Options(limits=Limits() if limited else NO_LIMITS, require_token=require_token),
         )
         self.app = App(self.broker, secret=SECRET, status=lambda: {"sessions": 7})
         me = processes.user_id() if uid is None else uid
@@ -86,6 +93,9 @@ class Running:
         self._thread.start()
         self.run(self.broker.open(Process(pid=os.getpid(), started="1")))
         self.run(self.server.start(listener))
+
+    def _find(self, peer_id: str) -> Peer | None:
+        return self.broker.roster.get(peer_id)
 
     def run(self, work: Coroutine[Any, Any, Any]) -> Any:
         """Run a coroutine on the broker's loop and return its result."""
@@ -150,7 +160,7 @@ class Wire:
         self.port = port
         self.buffer = b""
 
-    def __enter__(self) -> "Wire":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -207,7 +217,15 @@ class Wire:
 
 
 class LiveWire(Wire):
-    """A live connection, frame by frame."""
+    """A live connection, frame by frame.
+
+    Attributes:
+        early: frames that came while an answer was awaited.
+    """
+
+    def __init__(self, port: int, *, receive: int | None = None) -> None:
+        super().__init__(port, receive=receive)
+        self.early: list[dict[str, Any]] = []
 
     def upgrade(self, *, nonce: str = "n1") -> dict[str, str]:
         """Ask for the upgrade and return the headers of the answer."""
@@ -221,14 +239,22 @@ class LiveWire(Wire):
         self.send(frames.request(number, operation, body or {}))
 
     def read(self) -> Any:
+        """Return the next frame."""
         return json.loads(self.until(b"\n"))
 
     def call(self, number: int, operation: str, body: Any = None) -> tuple[int, Any]:
-        """Send a request and return status and body of its answer; pushes before it are lost."""
+        """Send a request and return status and body of its answer; keep what comes before it."""
         self.frame(number, operation, body)
         while (frame := self.read()).get("re") != number:
-            pass
+            self.early.append(frame)
         return frame["status"], frame["body"]
+
+    def text(self) -> str:
+        """Return the text of the next push."""
+        while True:
+            frame = self.early.pop(0) if self.early else self.read()
+            if "message" in frame:
+                return str(frame["message"]["text"])
 
     def join(self, **registration: Any) -> dict[str, Any]:
         """Upgrade and register, with proof of the secret; return the answer."""

@@ -1,7 +1,9 @@
 """A stand-in for upstream's broker: its requests, its answers, consumed on poll."""
 
+import contextlib
 import json
 import os
+import socket
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -12,13 +14,18 @@ STAMP = "2025-01-01T00:00:00.000Z"
 class Upstream:
     """Serves upstream's wire on a thread until it is closed.
 
+    Args:
+        port: where to listen.
+        health: what it says of itself, if it only looks like a broker.
+
     Attributes:
         requests: path and body of what came, in order.
         peers: the registered peers by id.
         mail: undelivered messages by recipient.
     """
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, health: Any = None) -> None:
+        self.health = health
         self.requests: list[tuple[str, dict[str, Any]]] = []
         self.peers: dict[str, dict[str, Any]] = {}
         self.mail: dict[str, list[dict[str, Any]]] = {}
@@ -32,10 +39,18 @@ class Upstream:
         self._server.shutdown()
         self._thread.join(10)
         self._server.server_close()
+        self._server.hang_up()
+
+    @property
+    def about(self) -> Any:
+        """The answer to `GET /health`."""
+        return self.health or {"status": "ok", "peers": len(self.peers)}
 
     def join(self, summary: str) -> str:
         """Register somebody else; return the id."""
-        return str(self.answer("/register", {"pid": os.getpid(), "cwd": "/", "summary": summary})["id"])
+        return str(
+            self.answer("/register", {"pid": os.getpid(), "cwd": "/", "summary": summary})["id"]
+        )
 
     def answer(self, path: str, body: dict[str, Any]) -> Any:
         """Return the answer to a POST."""
@@ -72,16 +87,28 @@ class _Server(ThreadingHTTPServer):
     allow_reuse_address = True
 
     def __init__(self, address: tuple[str, int], upstream: Upstream) -> None:
-        super().__init__(address, _Requests)
         self.upstream = upstream
+        self._connections: list[socket.socket] = []
+        super().__init__(address, _Requests)
+
+    def get_request(self) -> tuple[socket.socket, Any]:
+        connection, address = super().get_request()
+        self._connections.append(connection)
+        return connection, address
+
+    def hang_up(self) -> None:
+        for connection in self._connections:
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
 
 
 class _Requests(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
     server: _Server
 
     def do_GET(self) -> None:
         if self.path == "/health":
-            self._tell(200, {"status": "ok", "peers": len(self.server.upstream.peers)})
+            self._tell(200, self.server.upstream.about)
         else:
             self._tell(404, {"error": "not found"})
 

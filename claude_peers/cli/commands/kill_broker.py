@@ -1,4 +1,4 @@
-"""Let another node lead. No process is ended and nothing is lost.
+"""Let another node lead; no process is ended and nothing is lost.
 
 The broker hands over to another session; if there is none, it leads again a second later.
 --for keeps everybody from leading for a while, for instance to look at the database in peace.

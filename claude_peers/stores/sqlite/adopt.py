@@ -12,7 +12,7 @@ import sqlite3
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from claude_peers.core.models import Peer, PeerId, Process, Trust
+from claude_peers.core.models import Peer, PeerId, Presence, Process, Trust
 from claude_peers.stores.sqlite import rows
 from claude_peers.stores.sqlite.schema import transaction
 
@@ -69,8 +69,7 @@ class Adoption:
             for peer in peers:
                 db.execute(rows.SAVE_PEER, rows.peer_row(peer))
             self._adopt_mail(db, source, after=after)
-            upto = max(after, last)
-            db.execute("INSERT OR REPLACE INTO adopted VALUES (?, ?)", [source, upto])
+            db.execute("INSERT OR REPLACE INTO adopted VALUES (?, ?)", [source, last])
 
     def _new_peers(self, db: sqlite3.Connection, source: str) -> list[Peer]:
         there = _columns(db, source, "peers")
@@ -87,7 +86,9 @@ class Adoption:
         peer_id, pid, cwd, root, tty, summary, registered, seen, hostname = row
         # agentmesh says localhost for its own machine; a pid of another machine says nothing here.
         host = self.host if hostname in (None, "", "localhost") else str(hostname)
-        process = self.identify(pid) if isinstance(pid, int) and host == self.host else None
+        local = isinstance(pid, int) and host == self.host
+        process = self.identify(pid) if isinstance(pid, int) and local else None
+        dead = local and process is None
         return Peer(
             id=PeerId(str(peer_id)),
             name=str(peer_id),
@@ -100,6 +101,7 @@ class Adoption:
             tty=None if tty is None else str(tty),
             summary=str(summary or ""),
             trust=Trust.OPEN if process is None else Trust.PROCESS,
+            presence=Presence.AWAY if dead else Presence.PRESENT,
             registered_at=str(registered or ""),
             last_seen=str(seen or ""),
         )

@@ -1,0 +1,97 @@
+"""A node without an agent, as the command line starts it."""
+
+import json
+import os
+import subprocess
+
+import pytest
+from support.machine import command
+from support.waiting import eventually
+
+from claude_peers.cli.commands import serve
+from claude_peers.node import run
+
+
+def log_of(machine, number=0):
+    return (machine.root / f"process{number}.log").read_text()
+
+
+def test_it_leads_says_where_and_ends_at_a_signal(machine):
+    node = machine.serve()
+    where = f"on http://127.0.0.1:{machine.port}"
+    eventually(lambda: f"claude-peers: leader {where}" in log_of(machine))
+    node.terminate()
+    assert node.wait(20) == 0
+    assert log_of(machine).endswith(f"claude-peers: stopped {where}\n")
+
+
+def test_a_second_node_stands_by_and_takes_over(machine):
+    first = machine.serve()
+    second = machine.start("serve")
+    eventually(lambda: "claude-peers: follower" in log_of(machine, 1))
+    first.kill()
+    first.wait(10)
+    assert machine.wait_for_broker(other_than=first.pid) == second.pid
+    eventually(lambda: "claude-peers: leader" in log_of(machine, 1))
+
+
+def test_json_is_a_value_a_role(machine):
+    node = machine.serve("--json")
+    node.terminate()
+    node.wait(20)
+    told = [json.loads(line) for line in log_of(machine).splitlines()]
+    assert told == [{"role": role, "port": machine.port} for role in ("leader", "stopped")]
+
+
+def test_verbose_tells_details_on_stderr(machine):
+    machine.serve("--verbose")
+    eventually(lambda: "leading in epoch 1" in log_of(machine))
+
+
+def test_a_setting_that_cannot_be_used_ends_it_at_once(machine):
+    ran = machine.run("serve", CLAUDE_PEERS_PORT="0")
+    assert (ran.returncode, ran.stdout) == (2, "")
+    assert "CLAUDE_PEERS_PORT='0'" in ran.stderr
+
+
+@pytest.mark.parametrize("words", [[], ["--json"]])
+def test_the_node_stays_when_whoever_reads_its_roles_leaves(machine, words):
+    reading, writing = os.pipe()
+    os.close(reading)
+    node = subprocess.Popen(
+        [*command(), "serve", *words],
+        stdin=subprocess.DEVNULL,
+        stdout=writing,
+        stderr=writing,
+        env=machine.environment(),
+        cwd=machine.work,
+    )
+    os.close(writing)
+    machine.processes.append(node)
+    assert machine.wait_for_broker() == node.pid
+    assert machine.cli("kill-broker").returncode == 0
+    assert machine.wait_for_broker() == node.pid
+
+
+@pytest.mark.parametrize("words", [(), ("--json",)])
+def test_each_role_is_told(cli, machine, monkeypatch, words):
+    told = []
+
+    def node(chosen, ready):
+        told.append(chosen.port)
+        ready("leader")
+
+    monkeypatch.setattr(run, "node", node)
+    monkeypatch.setattr(run, "start_logging", lambda _chosen, *, verbose: told.append(verbose))
+    ran = cli("serve", *words)
+    assert ran.code == 0
+    assert told == [False, machine.port]
+    if words:
+        assert (ran.value, ran.err) == ({"role": "leader", "port": machine.port}, "")
+    else:
+        assert ran.out == ""
+        assert ran.err == f"claude-peers: leader on http://127.0.0.1:{machine.port}\n"
+
+
+def test_the_command_takes_its_place_in_the_module_of_its_name():
+    assert serve.__doc__.startswith("Run a node without an agent")
