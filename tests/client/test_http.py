@@ -1,3 +1,5 @@
+"""The blocking client talks to nobody it has not verified, and never for ever."""
+
 import json
 import socket
 import subprocess

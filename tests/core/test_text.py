@@ -68,7 +68,9 @@ def test_type_parameters_of_ordinary_code_stay(code):
     assert plain(code) == code
 
 
-@pytest.mark.parametrize("text", ["<\ufe0f/channel>", "<\u034f/channel>", "<\U0001d41c\U0001d421annel>"])
+@pytest.mark.parametrize(
+    "text", ["<\ufe0f/channel>", "<\u034f/channel>", "<\U0001d41c\U0001d421annel>"]
+)
 def test_letters_and_gaps_that_only_look_different_are_neutralised(text):
     assert "<" not in plain(text)
 

@@ -1,3 +1,5 @@
+"""Every error becomes one answer, with its remedy."""
+
 import pytest
 
 from claude_peers.core.errors import (

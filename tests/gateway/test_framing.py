@@ -1,3 +1,5 @@
+"""A request's head has one reading, or none."""
+
 import h11
 import pytest
 from hypothesis import given, settings

@@ -1,3 +1,5 @@
+"""What a web page, a proxy or another user can send is refused before its body is read."""
+
 from dataclasses import replace
 
 import pytest

@@ -1,3 +1,5 @@
+"""The handshake tells a client what it needs, at every version."""
+
 import subprocess
 import sys
 

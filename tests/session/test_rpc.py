@@ -1,3 +1,5 @@
+"""The dispatcher answers whatever comes, one document a line."""
+
 import asyncio
 import json
 import logging

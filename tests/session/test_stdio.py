@@ -1,3 +1,5 @@
+"""Lines go in and out whatever the descriptors are, and never block."""
+
 import asyncio
 import os
 import pty

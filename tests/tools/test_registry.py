@@ -1,3 +1,5 @@
+"""A tool's schema and its arguments come from the function that is the tool."""
+
 from typing import Annotated, Literal, Optional
 
 import pytest
