@@ -162,7 +162,9 @@ class Broker:
         receipt = await self.store.accept(draft, self._options.limits, now=self._clock.wall())
         if not receipt.duplicate:
             self.transport.deliver(receipt.message)
-        return receipt, recipient
+        if not self.transport.reaches(recipient.id):
+            await self.sweep([recipient])  # it may have died unnoticed, and the answer tells
+        return receipt, self.roster.get(recipient.id) or recipient
 
     async def poll(self, caller: Caller, request: PollRequest) -> tuple[list[Message], Handout]:
         """Hand out unread mail; what becomes of it is settled later (see `broker.leases`)."""

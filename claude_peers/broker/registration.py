@@ -48,7 +48,7 @@ def register(
     process = _process(request, here)
     proven = caller.knows_secret or (request.proof is not None and caller.proves(request.proof))
     shown = hash_token(request.token) if request.token else None
-    known = roster.by_token(shown) or _by_process(roster, caller, process)
+    known = roster.by_token(shown) or _by_process(roster, caller, process, proven=proven)
     token = request.token if known and known.token_hash == shown else None
     if known is None and proven:
         known = identity.predecessor(request.keys, list(roster))
@@ -90,11 +90,19 @@ def _process(request: RegisterRequest, here: Here) -> Process | None:
     return here.identify(request.pid)
 
 
-def _by_process(roster: Roster, caller: Caller, process: Process | None) -> Peer | None:
+def _by_process(
+    roster: Roster, caller: Caller, process: Process | None, *, proven: bool
+) -> Peer | None:
+    """Return the peer of the calling process.
+
+    One that is bound to a token comes in without it if the answer to its first registration was
+    lost with the broker; it has to know the secret.
+    """
     if process is None:
         return None
+    classes = (Trust.PROCESS, Trust.TOKEN) if proven else (Trust.PROCESS,)
     for peer in roster.present():
-        if peer.trust is Trust.PROCESS and peer.process == process and caller.owns(process):
+        if peer.trust in classes and peer.process == process and caller.owns(process):
             return peer
     return None
 

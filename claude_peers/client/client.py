@@ -51,6 +51,7 @@ class Client:
         self._waiting: dict[int, _Request] = {}
         self._held: dict[int, dict[str, Any]] = {}
         self._number = 0
+        self._last_push = 0
 
     @property
     def connected(self) -> bool:
@@ -90,6 +91,7 @@ class Client:
         body = self._registration()
         if self._token is not None:
             body["token"] = self._token
+            body["after"] = self._last_push
         body["proof"] = link.prove(secret)
         number, future = self._enqueue("/register", body)
         link.send(number, "/register", body)
@@ -129,6 +131,7 @@ class Client:
         request.future.set_result((status, body))
 
     def _pushed(self, message: dict[str, Any], sender: dict[str, Any] | None) -> None:
+        self._last_push = max(self._last_push, message["id"])
         self.pushed(message, sender)
 
     def _hold(self, message: dict[str, Any], sender: dict[str, Any] | None) -> None:

@@ -19,7 +19,12 @@ class RefusedError(ClaudePeersError):
     def __init__(self, operation: str, status: int, body: Any) -> None:
         told = body if isinstance(body, dict) else {}
         fact = str(told.get("error", f"The broker answered {status} to {operation}"))
-        super().__init__(fact, str(told.get("remedy", "Look at the broker's log.")))
+        wait = told.get("retry_after")
+        super().__init__(
+            fact,
+            str(told.get("remedy", "Look at the broker's log.")),
+            retry_after=float(wait) if isinstance(wait, (int, float)) else None,
+        )
         # The code is the broker's, not this class's.
         vars(self)["code"] = str(told.get("code", "refused"))
         self.status = status

@@ -168,10 +168,14 @@ class LiveProtocol(asyncio.Protocol):
         if written is not None:
             self._tell(written)
         if joined is not None:
-            self._attach(PeerId(joined["id"]), joined["token"])
+            # Who comes back with its token after a take-over has all that was pushed before.
+            again = joined["token"] == body.get("token")
+            self._attach(
+                PeerId(joined["id"]), joined["token"], after=body.get("after") or 0 if again else 0
+            )
             self._introduced(body)
 
-    def _attach(self, peer_id: PeerId, token: str) -> None:
+    def _attach(self, peer_id: PeerId, token: str, *, after: int) -> None:
         self.peer_id = peer_id
         self._caller.token_hash = hash_token(token)
         if self._stream is not None:
@@ -180,7 +184,7 @@ class LiveProtocol(asyncio.Protocol):
             # Its earlier connection is dead, only nobody has noticed: what that had in hand
             # must be there for the requests on this one.
             self._app.broker.connection_ended(peer_id)
-        self._stream = self._live.attach(peer_id, self)
+        self._stream = self._live.attach(peer_id, self, after=after)
 
     def _introduced(self, body: dict[str, Any]) -> None:
         pid = body.get("pid")

@@ -7,9 +7,9 @@ watchdog in a row without a beat of the loop mean that the loop alone hangs.
 import threading
 from collections.abc import Callable
 
-TICK = 2.5
+TICK = 5.0
 """Seconds between two looks."""
-TICKS = 3
+TICKS = 2
 """Looks without a beat after which the loop counts as stuck."""
 
 

@@ -36,11 +36,11 @@ class Sink(Protocol):
 class Stream:
     """The pushes to one peer over one connection."""
 
-    def __init__(self, peer_id: PeerId, sink: Sink, live: "LiveConnections") -> None:
+    def __init__(self, peer_id: PeerId, sink: Sink, live: "LiveConnections", *, after: int) -> None:
         self.peer_id = peer_id
         self.sink = sink
         self._live = live
-        self._cursor = 0
+        self._cursor = after
         self._caught_up = False
         self._pumping = False
         self._missed = False
@@ -109,9 +109,12 @@ class LiveConnections:
         """How many peers are connected."""
         return len(self._streams)
 
-    def attach(self, peer_id: PeerId, sink: Sink) -> Stream:
-        """Send a peer's unread mail, and whatever comes, to `sink`; the newest sink wins."""
-        stream = self._streams[peer_id] = Stream(peer_id, sink, self)
+    def attach(self, peer_id: PeerId, sink: Sink, *, after: int = 0) -> Stream:
+        """Send a peer's unread mail, and whatever comes, to `sink`; the newest sink wins.
+
+        Messages up to the id `after` came over an earlier connection of the same process.
+        """
+        stream = self._streams[peer_id] = Stream(peer_id, sink, self, after=after)
         stream.drained()
         return stream
 

@@ -18,6 +18,7 @@ class RegisterRequest:
         name: the wanted name; a suffix is added when somebody has it.
         keys: hashed identity keys, strongest first (`core.identity`).
         route: how the client reaches its agent, as the roster shows it.
+        after: the last message pushed to this process; with its token, pushes go on from there.
         proof: proof of the user's secret over the connection's challenge (`wire.proof`).
     """
 
@@ -35,6 +36,7 @@ class RegisterRequest:
     route: str = ""
     keys: tuple[str, ...] = ()
     token: str | None = None
+    after: int = 0
     proof: str | None = None
 
 

@@ -18,6 +18,8 @@ from claude_peers.core.errors import (
     TextTooLongError,
 )
 from claude_peers.core.limits import TEXT, Limits
+from claude_peers.core.models import Presence
+from claude_peers.wire.records import SendMessageRequest
 
 pytestmark = pytest.mark.anyio
 
@@ -102,6 +104,15 @@ async def test_a_new_leader_knows_what_was_sent_to_the_old_one(rig):
     first = await rig.send(peer_id, dedupe_key="k")
     after = await make_broker(rig.store)
     assert (await after.send(peer_id, dedupe_key="k")).message.id == first.message.id
+
+
+async def test_a_sender_is_told_that_the_recipient_has_died_unnoticed(rig):
+    peer_id, _ = await rig.joins_as_process(41)
+    rig.machine.end(41)
+    request = SendMessageRequest(to_id=peer_id, text="hi", from_id="cli")
+    _, recipient = await rig.broker.send(Caller(), request)
+    assert recipient.presence is Presence.DEPARTED
+    assert await rig.unread(peer_id)
 
 
 # Who speaks

@@ -350,3 +350,12 @@ async def test_a_change_that_is_not_stored_does_not_undo_what_came_after_it(rig,
 
 def test_a_token_is_stored_as_its_hash_whatever_is_in_it():
     assert registration.hash_token("\ud800") == registration.hash_token("?")
+
+
+async def test_a_process_whose_first_answer_was_lost_comes_in_as_itself(rig):
+    caller = Caller(processes=(rig.machine.start(41),))
+    first = await rig.join(caller, pid=41, proof="the right answer")
+    again = await rig.join(caller, pid=41, proof="the right answer")
+    assert again.peer.id == first.peer.id
+    stranger = await rig.join(Caller(), pid=41, proof="the right answer")
+    assert stranger.peer.id != first.peer.id

@@ -107,7 +107,9 @@ def test_the_longest_text_goes_through_and_one_byte_more_is_refused(cli, peer, m
 def test_the_message_on_stdin_is_in_no_command_line(cli, peer, monkeypatch):
     given(monkeypatch, b"canary")
     told = []
-    monkeypatch.setattr(send.Broker, "ask", lambda _self, _path, body: told.append(body) or body)
+    monkeypatch.setattr(
+        send.Broker, "ask", lambda _self, _path, body, **_: told.append(body) or body
+    )
     cli("send", "alpha", "-")
     assert told[0]["text"] == "canary"
     assert told[0]["dedupe_key"]

@@ -314,6 +314,25 @@ def test_the_newest_connection_of_a_peer_gets_its_mail(broker, live):
         assert not live.early
 
 
+def test_who_comes_back_with_its_token_gets_pushes_from_where_they_ended(broker, live):
+    joined = live.join()
+    send(live, 2, joined["id"], "one")
+    first = live.text()
+    send(live, 3, joined["id"], "two")
+    with LiveWire(broker.port) as again:
+        again.join(token=joined["token"], after=1)
+        assert (first, again.text()) == ("one", "two")
+
+
+def test_who_comes_without_its_token_gets_all_pushes_whatever_it_asks_for(broker, live):
+    joined = live.join(keys=["resume:1"])
+    send(live, 2, joined["id"], "one")
+    live.call(3, "/unregister", {"id": joined["id"]})
+    with LiveWire(broker.port) as heir:
+        assert heir.join(keys=["resume:1"], after=9)["id"] == joined["id"]
+        assert heir.text() == "one"
+
+
 def test_what_the_older_connection_had_in_hand_is_there_for_the_newer(broker, live):
     joined = live.join()
     me = {"id": joined["id"]}

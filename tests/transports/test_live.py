@@ -235,6 +235,14 @@ async def test_a_store_that_fails_delays_a_push_until_the_next_message(mesh, cap
     assert sink.texts == ["0", "1"]
 
 
+async def test_a_connection_goes_on_where_an_earlier_one_ended(mesh):
+    first, _ = await mesh.send("one", "two")
+    sink = Sink()
+    mesh.live.attach(BOB, sink, after=first)
+    await mesh.quiet()
+    assert sink.texts == ["two"]
+
+
 async def test_the_newest_connection_wins(mesh):
     old, new = Sink(), Sink()
     first = await mesh.attach(old)

@@ -45,7 +45,7 @@ def run(options: argparse.Namespace) -> int:
     with Broker() as broker:
         if options.require_live and not _is_live(broker, options.peer):
             raise NotRunningError(options.peer)
-        answer = broker.ask("/send-message", body)
+        answer = broker.ask("/send-message", body, authenticate=broker.ours)
     if options.json:
         output.tell(answer)
         return output.OK
