@@ -90,14 +90,13 @@ class Broker:
         holders = [p for p in self._unlinked() if identity.shares_key(request.keys, p)]
         if holders:  # one of them may have died unnoticed, and its mailbox be the newcomer's
             await self.sweep(holders)
-        joined = registration.register(
-            self.roster,
-            caller,
-            request,
+        terms = registration.Terms(
             here=self._here,
             at=self._at(),
             required=self._options.require_token,
+            linked=self.transport.reaches,
         )
+        joined = registration.register(self.roster, caller, request, terms)
         if joined.changed:
             await self.roster.put(joined.peer)
         if joined.replaced is not None:

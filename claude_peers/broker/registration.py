@@ -2,6 +2,7 @@
 
 import hashlib
 import secrets
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from claude_peers.broker.ports import Here
@@ -35,8 +36,25 @@ def hash_token(token: str) -> str:
     return hashlib.sha256(token.encode("utf-8", "replace")).hexdigest()
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Terms:
+    """What a registration is judged by, besides the request.
+
+    Attributes:
+        here: facts about this machine.
+        at: the time to show.
+        required: whether only the token class is let in.
+        linked: whether a peer has a live connection, so that nobody else can be it.
+    """
+
+    here: Here
+    at: str
+    required: bool
+    linked: Callable[[PeerId], bool]
+
+
 def register(
-    roster: Roster, caller: Caller, request: RegisterRequest, *, here: Here, at: str, required: bool
+    roster: Roster, caller: Caller, request: RegisterRequest, terms: Terms
 ) -> Registration:
     """Decide who comes in.
 
@@ -45,14 +63,17 @@ def register(
     3. Proof of the secret and an identity key of a mailbox that nobody alive holds: adopts it.
     4. Everybody else is new.
     """
+    here, at = terms.here, terms.at
     process = _process(request, here)
     proven = caller.knows_secret or (request.proof is not None and caller.proves(request.proof))
     shown = hash_token(request.token) if request.token else None
-    known = roster.by_token(shown) or _by_process(roster, caller, process, proven=proven)
+    known = roster.by_token(shown) or _by_process(roster, caller, process)
+    if known is None and proven:
+        known = _unanswered(roster, caller, process, terms)
     token = request.token if known and known.token_hash == shown else None
     if known is None and proven:
         known = identity.predecessor(request.keys, list(roster))
-    trust = Trust.TOKEN if proven else access.trust_of(caller, process, required=required)
+    trust = Trust.TOKEN if proven else access.trust_of(caller, process, required=terms.required)
     if known is not None and known.trust is Trust.TOKEN:
         trust = Trust.TOKEN
     token = token or secrets.token_hex(32)
@@ -90,19 +111,28 @@ def _process(request: RegisterRequest, here: Here) -> Process | None:
     return here.identify(request.pid)
 
 
-def _by_process(
-    roster: Roster, caller: Caller, process: Process | None, *, proven: bool
-) -> Peer | None:
-    """Return the peer of the calling process.
+def _by_process(roster: Roster, caller: Caller, process: Process | None) -> Peer | None:
+    if process is None:
+        return None
+    for peer in roster.present():
+        if peer.trust is Trust.PROCESS and peer.process == process and caller.owns(process):
+            return peer
+    return None
 
-    One that is bound to a token comes in without it if the answer to its first registration was
-    lost with the broker; it has to know the secret.
+
+def _unanswered(
+    roster: Roster, caller: Caller, process: Process | None, terms: Terms
+) -> Peer | None:
+    """Return the calling process's peer if the answer to its registration was lost.
+
+    That happens when an earlier broker ended between storing and answering: the process never
+    learned its token, and nobody else can ever show it.
     """
     if process is None:
         return None
-    classes = (Trust.PROCESS, Trust.TOKEN) if proven else (Trust.PROCESS,)
     for peer in roster.present():
-        if peer.trust in classes and peer.process == process and caller.owns(process):
+        waits = roster.inherited(peer.id) and not terms.linked(peer.id)
+        if waits and peer.process == process and caller.owns(process):
             return peer
     return None
 

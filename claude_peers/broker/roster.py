@@ -20,6 +20,7 @@ class Roster:
         self._store = store
         self._peers: dict[PeerId, Peer] = {}
         self._life: dict[PeerId, float] = {}
+        self._inherited: frozenset[PeerId] = frozenset()
 
     def __iter__(self) -> Iterator[Peer]:
         """Yield every known peer, also those away and departed."""
@@ -29,10 +30,15 @@ class Roster:
         """Read all peers; everybody present gets a fresh period of grace."""
         self._peers = {peer.id: peer for peer in await self._store.peers()}
         self._life = dict.fromkeys(self._peers, now)
+        self._inherited = frozenset(self._peers)
 
     def get(self, peer_id: str) -> Peer | None:
         """Return the peer with this id, also one that is away or departed."""
         return self._peers.get(PeerId(peer_id))
+
+    def inherited(self, peer_id: PeerId) -> bool:
+        """Whether a peer was registered with an earlier broker."""
+        return peer_id in self._inherited
 
     def by_token(self, token_hash: str | None) -> Peer | None:
         """Return the peer whose token has this hash."""

@@ -352,10 +352,21 @@ def test_a_token_is_stored_as_its_hash_whatever_is_in_it():
     assert registration.hash_token("\ud800") == registration.hash_token("?")
 
 
-async def test_a_process_whose_first_answer_was_lost_comes_in_as_itself(rig):
+async def test_a_process_whose_first_answer_was_lost_with_its_broker_comes_in_as_itself(rig):
     caller = Caller(processes=(rig.machine.start(41),))
-    first = await rig.join(caller, pid=41, proof="the right answer")
-    again = await rig.join(caller, pid=41, proof="the right answer")
-    assert again.peer.id == first.peer.id
-    stranger = await rig.join(Caller(), pid=41, proof="the right answer")
-    assert stranger.peer.id != first.peer.id
+    first = await rig.join(caller, pid=41, **OURS)
+    after = await make_broker(rig.store)
+    after.machine.start(41)
+    assert (await after.join(caller, pid=41, **OURS)).peer.id == first.peer.id
+    assert (await after.join(Caller(), pid=41, **OURS)).peer.id != first.peer.id
+    assert (await after.join(Caller(), **OURS)).peer.id != first.peer.id
+
+
+async def test_a_second_session_of_one_process_is_a_peer_of_its_own(rig):
+    caller = Caller(processes=(rig.machine.start(41),))
+    first = await rig.join(caller, pid=41, **OURS)
+    assert (await rig.join(caller, pid=41, **OURS)).peer.id != first.peer.id
+    after = await make_broker(rig.store)
+    after.machine.start(41)
+    after.transport.linked.update(peer.id for peer in after.broker.roster)
+    assert (await after.join(caller, pid=41, **OURS)).peer.id != first.peer.id

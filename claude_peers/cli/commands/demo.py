@@ -20,6 +20,7 @@ from claude_peers.cli import output
 from claude_peers.cli.agent import Agent, SilentError
 from claude_peers.cli.reach import Broker
 from claude_peers.core.errors import ClaudePeersError
+from claude_peers.host import paths
 
 NAMES = ("planner", "builder", "reviewer")
 AFTER_THE_CRASH = 10
@@ -239,11 +240,12 @@ def _environment(folder: str) -> dict[str, str]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    kept = ("PATH", "LANG", "LC_ALL", "SYSTEMROOT", "USERPROFILE", "LOCALAPPDATA", "TEMP", "TMP",
-            "XDG_CACHE_HOME")  # fmt: skip
+    kept = ("PATH", "LANG", "LC_ALL", "SYSTEMROOT", "USERPROFILE", "LOCALAPPDATA", "TEMP", "TMP")
     return {name: os.environ[name] for name in kept if name in os.environ} | {
-        "HOME": os.path.expanduser("~"),
+        # A home of its own, so that nothing of the user's is read; the cache may be shared.
+        "HOME": folder,
         "XDG_STATE_HOME": folder,
+        "XDG_CACHE_HOME": os.path.dirname(paths.cache_folder(os.environ)),
         "CLAUDE_PEERS_DB": os.path.join(folder, "demo.db"),
         "CLAUDE_PEERS_PORT": str(port),
         "CLAUDE_PEERS_SUMMARY": "off",
