@@ -111,7 +111,7 @@ class Settings:
     )
     database: str = _setting(
         "CLAUDE_PEERS_DB", "~/.claude-peers.db", _text,
-        "the database; lock, secret and runtime file lie beside it in `<name>.d/`", "AGENTMESH_DB",
+        "the database; lock and secret lie beside it in `<name>.d/`", "AGENTMESH_DB",
     )  # fmt: skip
     broker_url: str | None = _setting(
         "CLAUDE_PEERS_BROKER_URL", None, _broker_url,
@@ -176,7 +176,7 @@ class Settings:
 
     @property
     def state_folder(self) -> str:
-        """The folder of lock, secret and runtime file."""
+        """The folder of lock and secret."""
         return self.database_path.removesuffix(".db") + ".d"
 
     @property

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Collection, Iterable
 
 from claude_peers.core.errors import AmbiguousPeerError, PeerNotFoundError
-from claude_peers.core.models import Peer, PeerId, Presence
+from claude_peers.core.models import Peer, Presence
 
 
 def visible(
@@ -55,9 +55,3 @@ def resolve(target: str, peers: Collection[Peer], *, host: str) -> Peer:
     if len(found) > 1:
         raise AmbiguousPeerError(target, tuple(f"{peer.id} ({peer.name})" for peer in found))
     return found[0]
-
-
-def by_id(peer_id: str, peers: dict[PeerId, Peer]) -> Peer | None:
-    """Return the addressable peer with this id."""
-    peer = peers.get(PeerId(peer_id))
-    return peer if peer is not None and peer.presence is not Presence.DEPARTED else None

@@ -2,7 +2,7 @@
 
 import pytest
 
-from claude_peers.core.discovery import by_id, resolve, visible
+from claude_peers.core.discovery import resolve, visible
 from claude_peers.core.errors import AmbiguousPeerError, PeerNotFoundError
 from claude_peers.core.models import Peer, PeerId, Presence
 
@@ -115,12 +115,3 @@ def test_an_ambiguous_name_lists_the_candidates_and_chooses_none():
 def test_an_ambiguous_directory_lists_the_candidates():
     with pytest.raises(AmbiguousPeerError):
         meant("/r", peer("a", cwd="/r"), peer("b", cwd="/r"))
-
-
-def test_a_peer_is_found_by_its_id_unless_it_has_departed():
-    gone = peer("gone", presence=Presence.DEPARTED)
-    peers = {each.id: each for each in (TREE, gone, peer("off", presence=Presence.AWAY))}
-    assert by_id("tree", peers) is TREE
-    assert by_id("off", peers) is not None
-    assert by_id("gone", peers) is None
-    assert by_id("none", peers) is None
