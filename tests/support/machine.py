@@ -202,6 +202,7 @@ class Machine:
         except AssertionError:
             complaints += [f"process {pid} was left behind" for pid in self.left()]
             _end(self.left())
+            eventually(lambda: not self.left(), timeout=timeout)  # a killed process takes a moment
         assert not complaints, "; ".join(complaints)
 
     def left(self) -> list[int]:
