@@ -19,7 +19,7 @@ would cost every start some milliseconds.
 import os
 import stat
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 FILE = "claude-peers.pyz"
 UNBUILT = "0" * 32  # stands in `__main__.py` for the build id while that is computed
@@ -79,7 +79,24 @@ def settle(archive: str, copy: str, build: str) -> bool:
     home = os.path.dirname(copy)
     if hold(home) and kept(copy, archive):
         return True
-    return keep(archive, copy, build) and hold(home) and kept(copy, archive)
+    return apart(lambda: keep(archive, copy, build)) and hold(home) and kept(copy, archive)
+
+
+def apart(work: Callable[[], bool]) -> bool:
+    """Do `work` in a child where the system can, so that this process keeps nothing it loaded.
+
+    The first to start is usually the broker, and stays it: copying would cost it 3 MB for life.
+    """
+    if not hasattr(os, "fork"):
+        return work()
+    child = os.fork()
+    if not child:
+        done = False
+        try:
+            done = work()
+        finally:
+            os._exit(not done)
+    return os.waitpid(child, 0)[1] == 0
 
 
 def private(path: str, *, kind: int = stat.S_IFDIR) -> bool:

@@ -9,7 +9,6 @@ at once; everybody else tries to reconnect, and campaigns only if nobody answers
 import asyncio
 import logging
 import os
-import random
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -107,7 +106,7 @@ class Node:
                 link.close()
         elif link is not None:
             await self._follow(link)
-            jitter = random.random()  # noqa: S311 - spreads attempts, no secret
+            jitter = os.urandom(1)[0] / 256
             delay = election.campaign_delay(standby=self._standby, jitter=jitter)
             self._campaign_at = max(self._campaign_at, _now() + delay)
             return True

@@ -3,6 +3,7 @@
 import importlib
 import io
 import os
+import subprocess
 import sys
 import zipfile
 from pathlib import Path
@@ -14,6 +15,13 @@ from platformdirs.unix import Unix
 from claude_peers.bundle import layers, start
 
 MONTH = start.MONTH
+
+
+@pytest.fixture(autouse=True)
+def together(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Copy in this process: the runner has threads, and a fork of it could hang."""
+    if "apart" not in request.node.name:
+        monkeypatch.setattr(start, "apart", lambda work: work())
 
 
 @pytest.fixture
@@ -108,6 +116,43 @@ def test_a_copy_is_made_once_and_again_when_others_could_write_it(
 
     assert start.settle(str(pyz), str(kept_copy), built)
     assert not (kept_copy.parent / "planted").exists()
+
+
+APART = """
+import os, sys
+from claude_peers.bundle import start
+
+def load():
+    import zipfile
+    return sys.argv[1] == "yes"
+
+def fail():
+    raise OSError("no space")
+
+print(start.apart(load), "zipfile" in sys.modules)
+if sys.argv[1] == "raises":
+    print(start.apart(fail))
+if sys.argv[1] == "no fork":
+    del os.fork
+    print(start.apart(load), "zipfile" in sys.modules)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+@pytest.mark.parametrize(
+    ("how", "said"),
+    [
+        ("yes", "True False"),
+        ("no", "False False"),
+        ("raises", "False False False"),
+        ("no fork", "False False False True"),
+    ],
+)
+def test_work_done_apart_leaves_nothing_loaded(how: str, said: str) -> None:
+    command = [sys.executable, "-I", "-c", APART, how]
+    done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60)
+
+    assert done.stdout.split() == said.split()
 
 
 def test_a_file_that_was_replaced_while_starting_is_not_kept(

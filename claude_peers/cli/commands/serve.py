@@ -10,6 +10,7 @@ import sys
 
 from claude_peers import settings
 from claude_peers.cli import output
+from claude_peers.host.lean import load_without_openssl
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -19,6 +20,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Serve until a signal."""
+    load_without_openssl("asyncio")
+
     from claude_peers.node import run
 
     chosen = settings.load()
