@@ -9,7 +9,16 @@ from typing import Protocol
 
 from claude_peers.core.delivery import Event
 from claude_peers.core.limits import Limits
-from claude_peers.core.models import Draft, Ledger, Message, Peer, PeerId, Process, Receipt
+from claude_peers.core.models import (
+    Draft,
+    Ledger,
+    Message,
+    Peer,
+    PeerId,
+    Process,
+    Receipt,
+    Story,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,12 +38,14 @@ class Claim:
         returned: messages of the earlier hand-out that did not.
         exclude: messages not to hand out now.
         limit: how many at most; 0 is all.
+        via: by what means, for the messages' stories.
     """
 
     seen: tuple[int, ...] = ()
     returned: tuple[int, ...] = ()
     exclude: tuple[int, ...] = ()
     limit: int = 0
+    via: str = "poll"
 
 
 class Store(Protocol):
@@ -45,7 +56,7 @@ class Store(Protocol):
     awaiting in between take effect in that order.
     """
 
-    async def take_office(self, leader: Process) -> int:
+    async def take_office(self, leader: Process, *, now: float) -> int:
         """Make `leader` the only writer and return its epoch, larger than any before.
 
         Leases of earlier epochs end: their messages are queued again. From here on every write
@@ -69,10 +80,13 @@ class Store(Protocol):
         """Append a message to its recipient's mailbox, with an id larger than any before.
 
         The same `dedupe_key` of the same sender within 10 minutes returns the first receipt
-        again, as a duplicate.
+        again, as a duplicate. An answer is one hop further in the thread of what it answers,
+        and the evidence that this was read. A notice about a request that owes none any more
+        is a duplicate, too.
 
         Raises:
             DedupeConflictError: the key was used for another body.
+            HopLimitError: the thread has too many answers to answers.
             MailboxFullError: the recipient has too much unread mail.
         """
         ...
@@ -82,13 +96,28 @@ class Store(Protocol):
         ...
 
     async def move(
-        self, owner: PeerId, ids: Iterable[int], event: Event, *, now: float
+        self, owner: PeerId, ids: Iterable[int], event: Event, *, now: float, via: str = ""
     ) -> list[int]:
-        """Apply `event` to those of `owner`'s messages for which it is legal; return their ids."""
+        """Apply `event` to those of `owner`'s messages for which it is legal; return their ids.
+
+        Each gets a step of its story. What would be pushed after `DELIVERIES` hand-outs is
+        dead instead.
+        """
         ...
 
     async def hand_out(self, owner: PeerId, claim: Claim, *, now: float) -> list[Message]:
-        """Settle an earlier hand-out, then lease and return what is queued or pushed."""
+        """Settle an earlier hand-out, then lease and return what is queued or pushed.
+
+        What was handed out `DELIVERIES` times before is dead instead.
+        """
+        ...
+
+    async def admit(self, owner: PeerId, sender: str, *, now: float) -> list[Message]:
+        """Queue what was held of one sender; return it, oldest first."""
+        ...
+
+    async def readdress(self, old: PeerId, new: PeerId, name: str, *, now: float) -> int:
+        """Give `new` the unread mail that was sent to `old` by `name`; return how much it was."""
         ...
 
     async def tidy(self, *, now: float, most: int) -> int:
@@ -104,6 +133,24 @@ class Store(Protocol):
 
     async def message(self, message_id: int) -> Message | None:
         """Return one message."""
+        ...
+
+    async def story(self, message_id: int) -> Story | None:
+        """Return one message and what happened to it."""
+        ...
+
+    async def dead_letters(self, owner: PeerId | None = None, *, limit: int) -> list[Message]:
+        """Return the dead letters of one mailbox, or of all, newest first."""
+        ...
+
+    async def owed(
+        self, *, now: float | None = None, by: PeerId | None = None, limit: int
+    ) -> list[Message]:
+        """Return requests whose sender waits for an answer: overdue `now`, or owed `by` a peer."""
+        ...
+
+    async def history(self, *, after: int = 0, limit: int) -> list[Message]:
+        """Return all messages above `after`, in whatever state, in the order of acceptance."""
         ...
 
     async def ledger(self) -> Ledger:
@@ -153,4 +200,8 @@ class Transport(Protocol):
         What cannot be written now is offered again, in order, when the recipient reads again
         or reconnects.
         """
+        ...
+
+    def dismiss(self, peer_id: PeerId) -> None:
+        """Hang up on second servers of a peer that is gone: they come back as themselves."""
         ...

@@ -23,12 +23,14 @@ class Registration:
     Attributes:
         changed: whether anything but signs of life differs from what is stored.
         replaced: an unproven peer of the same pid that this one takes the place of.
+        secondary: it is a second server of the same agent, and shares the first one's peer.
     """
 
     peer: Peer
     token: str
     changed: bool
     replaced: Peer | None = None
+    secondary: bool = False
 
 
 def hash_token(token: str) -> str:
@@ -60,8 +62,10 @@ def register(
 
     1. A token of an earlier registration: the same peer, whatever else changed.
     2. The very process of a peer (it owns the socket): the same peer.
-    3. Proof of the secret and an identity key of a mailbox that nobody alive holds: adopts it.
-    4. Everybody else is new.
+    3. Proof of the secret and the live key of a peer that is there: its agent's second server,
+       which shares the peer. It may act for it, but is not pushed to and ends nothing.
+    4. Proof of the secret and an identity key of a mailbox that nobody alive holds: adopts it.
+    5. Everybody else is new.
     """
     here, at = terms.here, terms.at
     process = _process(request, here)
@@ -72,7 +76,10 @@ def register(
         known = _unanswered(roster, caller, process, terms)
     token = request.token if known and known.token_hash == shown else None
     if known is None and proven:
-        known = identity.predecessor(request.keys, list(roster))
+        first = identity.same_agent(request.keys, roster.present())
+        if first is not None and first.process != process:
+            return Registration(first, secrets.token_hex(32), changed=False, secondary=True)
+        known = first or identity.predecessor(request.keys, list(roster))
     trust = Trust.TOKEN if proven else access.trust_of(caller, process, required=terms.required)
     if known is not None and known.trust is Trust.TOKEN:
         trust = Trust.TOKEN
@@ -96,12 +103,20 @@ def register(
         route=one_line(request.route, NAME),
         trust=trust,
         token_hash=hash_token(token),
-        keys=request.keys[:KEYS] if proven else (),
+        keys=_keys(request, known) if proven else (),
+        former=known.former if known else (),
+        muted=known.muted if known else (),
         registered_at=known.registered_at if known else at,
         last_seen=at,
     )
     changed = known is None or replace(known, last_seen=at) != peer
     return Registration(peer, token, changed, twin)
+
+
+def _keys(request: RegisterRequest, known: Peer | None) -> tuple[str, ...]:
+    """Return the keys of the request, then those that were observed before."""
+    observed = known.keys if known else ()
+    return tuple(dict.fromkeys((*request.keys, *observed)))[:KEYS]
 
 
 def _process(request: RegisterRequest, here: Here) -> Process | None:

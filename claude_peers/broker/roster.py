@@ -21,6 +21,7 @@ class Roster:
         self._peers: dict[PeerId, Peer] = {}
         self._life: dict[PeerId, float] = {}
         self._inherited: frozenset[PeerId] = frozenset()
+        self._attached: dict[str, PeerId] = {}
 
     def __iter__(self) -> Iterator[Peer]:
         """Yield every known peer, also those away and departed."""
@@ -70,6 +71,22 @@ class Roster:
                 if self._peers.get(peer.id) is peer:
                     self._restore(peer.id, before[peer.id])
             raise
+
+    def note(self, peer: Peer) -> None:
+        """Change what is worth no fsync: route and activity, which each connection tells anew."""
+        self._peers[peer.id] = peer
+
+    def attach(self, token_hash: str, peer_id: PeerId) -> None:
+        """Let a further token speak for a peer, for as long as this broker leads."""
+        self._attached[token_hash] = peer_id
+
+    def attached(self, token_hash: str | None, peer_id: str) -> bool:
+        """Whether a token is a second server's of this peer."""
+        return token_hash is not None and self._attached.get(token_hash) == peer_id
+
+    def release(self, token_hash: str | None) -> bool:
+        """Forget a second server's token; False if it is none."""
+        return token_hash is not None and self._attached.pop(token_hash, None) is not None
 
     async def bind(self, peer_id: PeerId) -> None:
         """Let nothing but its token speak for a peer from now on."""

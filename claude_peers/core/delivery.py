@@ -4,10 +4,12 @@ Rules:
     1. A message is *accepted* once it is durable; from then on it is in exactly one state.
     2. Handing a message to anything that cannot answer is not delivery. A legacy poll *leases*;
        a push over a proven route marks it *pushed*; neither is the end.
-    3. Only evidence ends it: its text was in a tool result that was written whole, it was
+    3. A muted sender's messages are *held*: accepted, and offered only once they are admitted.
+    4. Only evidence ends it: its text was in a tool result that was written whole, it was
        acknowledged, or it was answered. Evidence may arrive in any unread state, also after a
        take-over has put the message back to *queued*.
-    4. A missing key is an illegal move; the store turns the table into its WHERE clause.
+    5. What was handed out twenty times without evidence is not handed out again: it is dead.
+    6. A missing key is an illegal move; the store turns the table into its WHERE clause.
 """
 
 from enum import StrEnum
@@ -21,9 +23,11 @@ class Event(StrEnum):
     LEASE = "lease"
     PUSH = "push"
     RETURN = "return"
+    ADMIT = "admit"
     SEE = "see"
     ANSWER = "answer"
     EXPIRE = "expire"
+    GIVE_UP = "give_up"
 
 
 TRANSITIONS: dict[tuple[State, Event], State] = {
@@ -32,14 +36,18 @@ TRANSITIONS: dict[tuple[State, Event], State] = {
     (State.QUEUED, Event.SEE): State.SEEN,
     (State.QUEUED, Event.ANSWER): State.ANSWERED,
     (State.QUEUED, Event.EXPIRE): State.DEAD,
+    (State.QUEUED, Event.GIVE_UP): State.DEAD,
+    (State.PUSHED, Event.PUSH): State.PUSHED,
     (State.PUSHED, Event.LEASE): State.LEASED,
     (State.PUSHED, Event.SEE): State.SEEN,
     (State.PUSHED, Event.ANSWER): State.ANSWERED,
     (State.PUSHED, Event.EXPIRE): State.DEAD,
+    (State.PUSHED, Event.GIVE_UP): State.DEAD,
     (State.LEASED, Event.RETURN): State.QUEUED,
     (State.LEASED, Event.SEE): State.SEEN,
     (State.LEASED, Event.ANSWER): State.ANSWERED,
     (State.LEASED, Event.EXPIRE): State.DEAD,
+    (State.HELD, Event.ADMIT): State.QUEUED,
     (State.HELD, Event.SEE): State.SEEN,
     (State.HELD, Event.ANSWER): State.ANSWERED,
     (State.HELD, Event.EXPIRE): State.DEAD,
@@ -48,6 +56,20 @@ TRANSITIONS: dict[tuple[State, Event], State] = {
 
 DIRECT_TTL = 24 * 3600.0
 """Seconds a message to one peer is kept unread."""
+MOST_TTL = 7 * 24 * 3600.0
+"""Seconds a sender may ask for."""
+DELIVERIES = 20
+"""Times a message is handed out; after that it is dead."""
+REASONS = {
+    Event.EXPIRE: "nobody read it in time",
+    Event.GIVE_UP: f"handed out {DELIVERIES} times without a sign that it was read",
+}
+"""Why a message is dead, by the event that ended it."""
+
+
+def lifetime(wanted: float | None) -> float:
+    """Return the seconds a message is kept unread, as its sender asked for it."""
+    return min(wanted, MOST_TTL) if wanted and wanted > 0 else DIRECT_TTL
 
 
 def sources(event: Event) -> tuple[State, ...]:

@@ -28,30 +28,43 @@ def visible(
     return [peer for peer in peers if same(peer)]
 
 
-def resolve(target: str, peers: Collection[Peer], *, host: str) -> Peer:
+def resolve(target: str, peers: Collection[Peer], *, host: str, now: float = 0.0) -> Peer:
     """Return the one peer that `target` means: an id, a name, `name@host` or a directory.
 
-    An id wins over a name. Among several of one name or directory a present one wins over those
-    that are away.
+    An id wins over a name. Then come, in this order: who is there under that name or in that
+    directory, who had the name within the last day, who is away, and the last that left for
+    good, whose mailbox keeps the message for the name's next holder.
 
     Raises:
         PeerNotFoundError: nobody answers to it.
         AmbiguousPeerError: several do.
     """
-    addressable = [peer for peer in peers if peer.presence is not Presence.DEPARTED]
-    for peer in addressable:
-        if peer.id == target:
+    for peer in peers:
+        if peer.id == target and peer.presence is not Presence.DEPARTED:
             return peer
     name, _, where = target.partition("@")
-    found = [
-        peer
-        for peer in addressable
-        if (peer.name == name and where in ("", peer.host or host))
-        or (target.startswith(("/", "~")) and peer.cwd == target)
-    ]
-    found = [peer for peer in found if peer.presence is Presence.PRESENT] or found
+    near = [peer for peer in peers if where in ("", peer.host or host)]
+    named = [peer for peer in near if peer.name == name]
+    found = (
+        [peer for peer in named if peer.presence is Presence.PRESENT]
+        or _in_directory(target, peers, Presence.PRESENT)
+        or [p for p in near if p.presence is not Presence.DEPARTED and _had_name(p, name, now)]
+        or [peer for peer in named if peer.presence is Presence.AWAY]
+        or _in_directory(target, peers, Presence.AWAY)
+        or sorted(named, key=lambda peer: peer.last_seen)[-1:]
+    )
     if not found:
         raise PeerNotFoundError(target)
     if len(found) > 1:
         raise AmbiguousPeerError(target, tuple(f"{peer.id} ({peer.name})" for peer in found))
     return found[0]
+
+
+def _in_directory(target: str, peers: Iterable[Peer], presence: Presence) -> list[Peer]:
+    if not target.startswith(("/", "~")):
+        return []
+    return [peer for peer in peers if peer.cwd == target and peer.presence is presence]
+
+
+def _had_name(peer: Peer, name: str, now: float) -> bool:
+    return any(former == name and until > now for former, until in peer.former)

@@ -142,6 +142,58 @@ class RateLimitedError(ClaudePeersError):
         )
 
 
+class LoopGuardError(ClaudePeersError):
+    """Two peers answer each other so fast that it looks like a loop."""
+
+    code = "loop_guard"
+    http_status = 429
+    business = True
+
+    def __init__(self, limit: int, wait: float) -> None:
+        super().__init__(
+            f"You and this peer are answering each other more than {limit} times a minute",
+            f"Wait {wait:.1f} s; if nothing needs an answer, do not answer.",
+            retry_after=wait,
+        )
+
+
+class HopLimitError(ClaudePeersError):
+    """A chain of answers to answers has become too long."""
+
+    code = "hop_limit"
+    http_status = 429
+    business = True
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(
+            f"This thread has {limit} answers to answers",
+            "If there is more to say, send it without reply_to; else leave it.",
+        )
+
+
+class NameTakenError(ClaudePeersError):
+    """Another peer that is there now has this name."""
+
+    code = "name_taken"
+    http_status = 409
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"The name {name} is taken", "Choose another one.")
+
+
+class MessageNotFoundError(ClaudePeersError):
+    """There is no such message, or it is none of the caller's business."""
+
+    code = "message_not_found"
+    http_status = 404
+
+    def __init__(self, message_id: int) -> None:
+        super().__init__(
+            f"Message {message_id} not found",
+            "Only its sender and its recipient can see a message; read ones are kept for a day.",
+        )
+
+
 class DedupeConflictError(ClaudePeersError):
     """The same dedupe key came with another body."""
 

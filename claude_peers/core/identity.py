@@ -63,6 +63,12 @@ def shares_key(keys: Collection[str], peer: Peer) -> bool:
     return not set(keys).isdisjoint(peer.keys)
 
 
+def same_agent(keys: Iterable[str], present: Collection[Peer]) -> Peer | None:
+    """Return the peer of the very agent process that a newcomer's live key names, if it has one."""
+    live = [wanted for wanted in keys if wanted.startswith("live:")]
+    return next((peer for peer in present if not set(live).isdisjoint(peer.keys)), None)
+
+
 def predecessor(keys: Iterable[str], peers: Collection[Peer]) -> Peer | None:
     """Return the peer whose mailbox a newcomer with `keys` adopts, strongest key first."""
     for wanted in keys:

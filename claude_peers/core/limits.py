@@ -2,7 +2,13 @@
 
 from dataclasses import dataclass
 
-from claude_peers.core.errors import MailboxFullError, RateLimitedError, TextTooLongError
+from claude_peers.core.errors import (
+    HopLimitError,
+    LoopGuardError,
+    MailboxFullError,
+    RateLimitedError,
+    TextTooLongError,
+)
 
 TEXT = 256 * 1024
 """Bytes of one message's text."""
@@ -19,7 +25,11 @@ PAGE = 50
 BACKLOG = 256
 """Unanswered requests on one live connection."""
 SENDERS = 4096
-"""Senders whose rate is remembered."""
+"""Senders, and pairs of them, whose rate is remembered."""
+HOPS = 20
+"""Answers to answers: a conversation that is longer begins a new thread."""
+NEARLY_FULL = 0.9
+"""Share of a mailbox's limits above which its senders are warned."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,20 +41,32 @@ class Limits:
         burst: how many of them at once.
         mailbox: unread messages per recipient; 0 lifts it.
         mailbox_bytes: their texts' bytes together.
+        turns_per_minute: how often two peers may answer each other; lifted with `per_minute`.
+        turns_burst: how many of these turns at once.
     """
 
     per_minute: int = 120
     burst: int = 60
     mailbox: int = 1000
     mailbox_bytes: int = 8 * 1024 * 1024
+    turns_per_minute: int = 12
+    turns_burst: int = 6
 
 
 @dataclass(frozen=True, slots=True)
 class Bucket:
-    """A sender's allowance: `tokens` left at `at` (seconds, monotonic)."""
+    """An allowance: `tokens` left at `at` (seconds, monotonic)."""
 
     tokens: float
     at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """Two peers that write to each other: who wrote last, and how many turns they have left."""
+
+    last: str
+    turns: Bucket
 
 
 def spend(bucket: Bucket | None, limits: Limits, *, now: float) -> Bucket:
@@ -55,12 +77,38 @@ def spend(bucket: Bucket | None, limits: Limits, *, now: float) -> Bucket:
     """
     if not limits.per_minute:
         return Bucket(float(limits.burst), now)
-    rate = limits.per_minute / 60.0
-    held = bucket or Bucket(float(limits.burst), now)
-    tokens = min(float(limits.burst), held.tokens + (now - held.at) * rate)
+    left, wait = _take(bucket, limits.per_minute, limits.burst, now=now)
+    if wait:
+        raise RateLimitedError(limits.per_minute, wait)
+    return left
+
+
+def take_turn(exchange: Exchange | None, sender: str, limits: Limits, *, now: float) -> Exchange:
+    """Count a message between two peers if it answers the other one's; one-way traffic is free.
+
+    Raises:
+        LoopGuardError: they answer each other faster than two agents with a task would.
+    """
+    if exchange is None:
+        return Exchange(sender, Bucket(float(limits.turns_burst), now))
+    if exchange.last == sender:
+        return exchange
+    left, wait = _take(exchange.turns, limits.turns_per_minute, limits.turns_burst, now=now)
+    if wait:
+        raise LoopGuardError(limits.turns_per_minute, wait)
+    return Exchange(sender, left)
+
+
+def _take(
+    bucket: Bucket | None, per_minute: int, burst: int, *, now: float
+) -> tuple[Bucket, float]:
+    """Return what is left after one is taken, and the seconds to wait if there was none."""
+    rate = per_minute / 60.0
+    held = bucket or Bucket(float(burst), now)
+    tokens = min(float(burst), held.tokens + (now - held.at) * rate)
     if tokens < 1.0:
-        raise RateLimitedError(limits.per_minute, (1.0 - tokens) / rate)
-    return Bucket(tokens - 1.0, now)
+        return held, (1.0 - tokens) / rate
+    return Bucket(tokens - 1.0, now), 0.0
 
 
 def check_text(text: str) -> None:
@@ -83,3 +131,14 @@ def check_mailbox(peer_id: str, limits: Limits, *, unread: int, size: int, addin
         return
     if unread + 1 > limits.mailbox or size + adding > limits.mailbox_bytes:
         raise MailboxFullError(peer_id, unread)
+
+
+def next_hop(hops: int) -> int:
+    """Return how far an answer is from the beginning of its thread.
+
+    Raises:
+        HopLimitError: further than agents should go by themselves.
+    """
+    if hops + 1 > HOPS:
+        raise HopLimitError(HOPS)
+    return hops + 1

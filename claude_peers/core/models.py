@@ -40,6 +40,17 @@ class State(StrEnum):
     DEAD = "dead"
 
 
+class Intent(StrEnum):
+    """What a sender expects; absent if it did not say."""
+
+    REQUEST = "request"
+    """An answer; if none comes, the sender is told so, once."""
+    INFORM = "inform"
+    """Nothing."""
+    ACK = "ack"
+    """Nothing, and it must not be answered."""
+
+
 UNREAD = (State.QUEUED, State.LEASED, State.PUSHED, State.HELD)
 
 
@@ -63,6 +74,10 @@ class Peer:
     Attributes:
         keys: hashed identity keys, strongest first; a successor with one of them may adopt
             the mailbox (see `core.identity`).
+        former: names it had, each with the time (seconds since the epoch) until which it
+            answers to them.
+        muted: ids of senders whose messages it does not want to be offered.
+        activity: whether its agent is `idle` or `busy`, "" where nobody can tell; not stored.
         boot: the machine's boot id, so that a pid of before the last reboot is known as dead.
         registered_at, last_seen: ISO 8601, UTC, milliseconds, as upstream sends them.
     """
@@ -84,6 +99,9 @@ class Peer:
     presence: Presence = Presence.PRESENT
     token_hash: str | None = None
     keys: tuple[str, ...] = ()
+    former: tuple[tuple[str, float], ...] = ()
+    muted: tuple[str, ...] = ()
+    activity: str = ""
     registered_at: str = ""
     last_seen: str = ""
 
@@ -95,6 +113,10 @@ class Draft:
     Attributes:
         verified: the broker knows that the caller is `from_id`.
         expires_at: seconds since the epoch, after which it is dead.
+        to_name: the name it was addressed by; it waits for the name's next holder.
+        held: the recipient does not want to be offered it.
+        owed_at: seconds since the epoch when a request's sender is told that no answer came.
+        notice_of: the request about which this tells; it is accepted once, while one is owed.
     """
 
     from_id: str
@@ -105,6 +127,11 @@ class Draft:
     verified: bool = False
     reply_to: int | None = None
     dedupe_key: str | None = None
+    intent: str = ""
+    to_name: str | None = None
+    held: bool = False
+    owed_at: float | None = None
+    notice_of: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,6 +142,10 @@ class Message:
         id: ascending in the order of acceptance, never reused.
         uid: unique in the world; what receivers deduplicate by.
         deliveries: how often it was handed out or pushed before now.
+        thread: id of the message that the conversation began with.
+        hops: how many messages it is away from that one.
+        inherited: it was meant for an earlier holder of the recipient's name.
+        reason: why it is dead.
     """
 
     id: int
@@ -127,14 +158,52 @@ class Message:
     verified: bool = False
     reply_to: int | None = None
     deliveries: int = 0
+    intent: str = ""
+    thread: int | None = None
+    hops: int = 0
+    to_name: str | None = None
+    inherited: bool = False
+    expires_at: float = 0.0
+    ended_at: float | None = None
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One thing that happened to a message.
+
+    Attributes:
+        at: seconds since the epoch.
+        event: what, as in `core.delivery.Event`.
+        via: over which route, by which operation, or why.
+    """
+
+    at: float
+    event: str
+    via: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Story:
+    """A message and everything that happened to it, oldest first."""
+
+    message: Message
+    steps: tuple[Step, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Receipt:
-    """The store's word that a message is durable."""
+    """The store's word that a message is durable.
+
+    Attributes:
+        duplicate: it was accepted before.
+        unread: messages in the recipient's mailbox, with this one; `size` is their bytes.
+    """
 
     message: Message
     duplicate: bool = False
+    unread: int = 0
+    size: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -51,7 +51,7 @@ class LiveProtocol(asyncio.Protocol):
         self._caller = caller
         self._changed = changed
         self._introduction: asyncio.TimerHandle
-        self._stream: Stream | None = None
+        self._stream: Stream | None = None  # none for a second server of a peer's agent
         self._buffer = bytearray()
         self._serving = 0
         self._clogged = False
@@ -81,6 +81,8 @@ class LiveProtocol(asyncio.Protocol):
         del exc
         self._introduction.cancel()
         self._written(whole=False)
+        if self.peer_id is not None and self._stream is None:
+            self._live.part(self.peer_id, self)
         if self._stream is not None and self._live.detach(self._stream):
             self._app.broker.connection_ended(self._stream.peer_id)
         self._changed(self, False)  # noqa: FBT003 - attached or not
@@ -97,6 +99,10 @@ class LiveProtocol(asyncio.Protocol):
         if self._stream is not None:
             self._stream.drained()
         self._take_frames()
+
+    def hang_up(self) -> None:
+        """See `transports.live.Companion`."""
+        self.transport.abort()
 
     # A sink for pushes
 
@@ -161,13 +167,18 @@ class LiveProtocol(asyncio.Protocol):
         if self.transport.is_closing():
             if written is not None:
                 written(False)  # noqa: FBT003 - the port's
-            if joined is not None:
+            if joined is not None and "secondary" not in joined:
                 self._app.broker.connection_ended(PeerId(joined["id"]))
             return
         self.write(frames.answer(number, status, result))
         if written is not None:
             self._tell(written)
-        if joined is not None:
+        if joined is not None and "secondary" in joined:
+            self.peer_id = PeerId(joined["id"])
+            self._caller.token_hash = hash_token(joined["token"])
+            self._live.accompany(self.peer_id, self)
+            self._introduced(body)
+        elif joined is not None:
             # Who comes back with its token after a take-over has all that was pushed before.
             again = joined["token"] == body.get("token")
             self._attach(
@@ -189,6 +200,8 @@ class LiveProtocol(asyncio.Protocol):
     def _introduced(self, body: dict[str, Any]) -> None:
         pid = body.get("pid")
         self.pid = pid if isinstance(pid, int) else None
+        # From here on it is an agent, and agents do not act for their user.
+        self._caller.knows_secret = False
         self._introduction.cancel()
         if not self.transport.is_closing():
             self._changed(self, True)  # noqa: FBT003 - attached or not

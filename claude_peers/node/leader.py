@@ -195,7 +195,7 @@ class Office:
 
     async def _make_round(self, broker: Broker) -> None:
         try:
-            await broker.sweep()
+            await broker.peers.sweep()
             await broker.tidy()
         except ClaudePeersError as error:
             log.warning("the round failed, the next one tries again: %s", error)

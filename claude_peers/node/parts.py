@@ -4,7 +4,7 @@ import os
 import time
 from typing import Any
 
-from claude_peers.broker.broker import Options
+from claude_peers.broker.context import Options
 from claude_peers.broker.ports import Here
 from claude_peers.core.delivery import DIRECT_TTL
 from claude_peers.core.limits import Limits
@@ -43,6 +43,10 @@ class Reach:
     def deliver(self, message: Any) -> None:
         """See `broker.ports.Transport`."""
         self.live.deliver(message)
+
+    def dismiss(self, peer_id: PeerId) -> None:
+        """See `broker.ports.Transport`."""
+        self.live.dismiss(peer_id)
 
 
 def here() -> Here:

@@ -3,12 +3,12 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from claude_peers.broker.ports import Claim, Mailbox
-from claude_peers.core.delivery import TRANSITIONS, Event
+from claude_peers.core.delivery import DELIVERIES, REASONS, TRANSITIONS, Event
 from claude_peers.core.errors import DedupeConflictError
-from claude_peers.core.limits import Limits, check_mailbox
+from claude_peers.core.limits import Limits, check_mailbox, next_hop
 from claude_peers.core.models import (
     UNREAD,
     Draft,
@@ -19,6 +19,8 @@ from claude_peers.core.models import (
     Process,
     Receipt,
     State,
+    Step,
+    Story,
 )
 from claude_peers.stores.retention import DEDUPE_WINDOW, KEEP_DEAD, KEEP_READ
 
@@ -28,8 +30,15 @@ _OFFERED = (State.QUEUED, State.PUSHED)
 @dataclass(slots=True)
 class _Entry:
     message: Message
-    expires_at: float
-    ended_at: float | None = None
+    owed_at: float | None = None
+    steps: tuple[Step, ...] = ()
+
+    def change(self, step: Step, **changes: Any) -> None:
+        """Change the message, and note why."""
+        self.message = replace(self.message, **changes)
+        self.steps = (*self.steps, step)
+        if self.message.state in (State.ANSWERED, State.DEAD):
+            self.owed_at = None
 
 
 class MemoryStore:
@@ -57,12 +66,13 @@ class MemoryStore:
     ) -> None:
         """Nothing to close."""
 
-    async def take_office(self, leader: Process) -> int:  # noqa: ARG002 - the port's
+    async def take_office(self, leader: Process, *, now: float) -> int:  # noqa: ARG002 - the port's
         """See `broker.ports.Store`."""
         self._epoch += 1
+        step = Step(now, Event.RETURN, "another broker leads")
         for entry in self._mail.values():
             if entry.message.state is State.LEASED:
-                entry.message = replace(entry.message, state=State.QUEUED)
+                entry.change(step, state=State.QUEUED)
         return self._epoch
 
     async def peers(self) -> list[Peer]:
@@ -81,7 +91,12 @@ class MemoryStore:
     async def accept(self, draft: Draft, limits: Limits, *, now: float) -> Receipt:
         """See `broker.ports.Store`."""
         if first := self._earlier(draft, now):
-            return Receipt(message=first, duplicate=True)
+            box = await self.mailbox(draft.to_id)
+            return Receipt(message=first, duplicate=True, unread=box.unread, size=box.size)
+        if draft.notice_of is not None and (told := self._already_told(draft.notice_of)):
+            return Receipt(message=told, duplicate=True)
+        answered = await self.message(draft.reply_to) if draft.reply_to is not None else None
+        hops = next_hop(answered.hops) if answered else 0
         box = await self.mailbox(draft.to_id)
         adding = len(draft.text.encode("utf-8", "replace"))
         check_mailbox(draft.to_id, limits, unread=box.unread, size=box.size, adding=adding)
@@ -93,31 +108,37 @@ class MemoryStore:
             to_id=draft.to_id,
             text=draft.text,
             sent_at=draft.sent_at,
+            state=State.HELD if draft.held else State.QUEUED,
             verified=draft.verified,
             reply_to=draft.reply_to,
+            intent=draft.intent,
+            thread=(answered.thread or answered.id) if answered else None,
+            hops=hops,
+            to_name=draft.to_name,
+            expires_at=draft.expires_at,
         )
-        self._mail[message.id] = _Entry(message, draft.expires_at)
+        self._mail[message.id] = _Entry(message, draft.owed_at)
         if draft.dedupe_key:
             self._keys[draft.from_id, draft.dedupe_key] = (draft, message.id, now)
-        if draft.reply_to is not None:
-            await self.move(PeerId(draft.from_id), [draft.reply_to], Event.ANSWER, now=now)
-        return Receipt(message=message)
+        if answered is not None:
+            owner, via = PeerId(draft.from_id), f"message {message.id}"
+            await self.move(owner, [answered.id], Event.ANSWER, now=now, via=via)
+        return Receipt(message=message, unread=box.unread + 1, size=box.size + adding)
 
     async def unread(self, owner: PeerId, *, after: int = 0, limit: int = 0) -> list[Message]:
         """See `broker.ports.Store`."""
-        found = [
-            entry.message
-            for number, entry in self._mail.items()
-            if number > after and entry.message.to_id == owner and entry.message.state in _OFFERED
-        ]
+        found = [message for message in self._offered(owner) if message.id > after]
         return found[: limit or None]
 
     async def move(
-        self, owner: PeerId, ids: Iterable[int], event: Event, *, now: float
+        self, owner: PeerId, ids: Iterable[int], event: Event, *, now: float, via: str = ""
     ) -> list[int]:
         """See `broker.ports.Store`."""
+        listed = sorted(set(ids))
+        if event is Event.PUSH:
+            self._give_up(owner, listed, now)
         moved = []
-        for number in sorted(set(ids)):
+        for number in listed:
             entry = self._mail.get(number)
             if entry is None or entry.message.to_id != owner:
                 continue
@@ -125,37 +146,60 @@ class MemoryStore:
             if state is None:
                 continue
             handed = event in (Event.LEASE, Event.PUSH)
-            entry.message = replace(
-                entry.message, state=state, deliveries=entry.message.deliveries + handed
+            entry.change(
+                Step(now, event, via),
+                state=state,
+                deliveries=entry.message.deliveries + handed,
+                ended_at=entry.message.ended_at if state in UNREAD else now,
             )
-            if state not in UNREAD:
-                entry.ended_at = now
             moved.append(number)
         return moved
 
     async def hand_out(self, owner: PeerId, claim: Claim, *, now: float) -> list[Message]:
         """See `broker.ports.Store`."""
-        await self.move(owner, claim.seen, Event.SEE, now=now)
-        await self.move(owner, claim.returned, Event.RETURN, now=now)
-        free = [m for m in await self.unread(owner) if m.id not in claim.exclude]
+        await self.move(owner, claim.seen, Event.SEE, now=now, via=claim.via)
+        await self.move(owner, claim.returned, Event.RETURN, now=now, via=claim.via)
+        self._give_up(owner, [message.id for message in self._offered(owner)], now)
+        free = [m for m in self._offered(owner) if m.id not in claim.exclude]
         taken = free[: claim.limit or None]
-        await self.move(owner, [m.id for m in taken], Event.LEASE, now=now)
+        await self.move(owner, [m.id for m in taken], Event.LEASE, now=now, via=claim.via)
         return [replace(m, state=State.LEASED) for m in taken]
+
+    async def admit(self, owner: PeerId, sender: str, *, now: float) -> list[Message]:
+        """See `broker.ports.Store`."""
+        held = [
+            message.id
+            for message in self._of(owner)
+            if message.from_id == sender and message.state is State.HELD
+        ]
+        moved = await self.move(owner, held, Event.ADMIT, now=now, via="unmute")
+        return [self._mail[number].message for number in moved]
+
+    async def readdress(self, old: PeerId, new: PeerId, name: str, *, now: float) -> int:
+        """See `broker.ports.Store`."""
+        waiting = [m for m in self._of(old) if m.to_name == name and m.state in UNREAD]
+        for message in waiting:
+            self._mail[message.id].change(
+                Step(now, "readdress", new), to_id=new, inherited=True, state=State.QUEUED
+            )
+        return len(waiting)
 
     async def tidy(self, *, now: float, most: int) -> int:
         """See `broker.ports.Store`."""
         touched = 0
+        reason = REASONS[Event.EXPIRE]
         for number, entry in list(self._mail.items()):
             if touched == most:
                 break
-            if entry.message.state in UNREAD:
-                if entry.expires_at <= now:
-                    entry.message = replace(entry.message, state=State.DEAD)
-                    entry.ended_at = now
+            message = entry.message
+            if message.state in UNREAD:
+                if message.expires_at <= now:
+                    step = Step(now, Event.EXPIRE, reason)
+                    entry.change(step, state=State.DEAD, ended_at=now, reason=reason)
                     touched += 1
                 continue
-            keep = KEEP_DEAD if entry.message.state is State.DEAD else KEEP_READ
-            if (entry.ended_at or 0.0) <= now - keep:
+            keep = KEEP_DEAD if message.state is State.DEAD else KEEP_READ
+            if (message.ended_at or 0.0) <= now - keep:
                 del self._mail[number]
                 self._purged += 1
                 touched += 1
@@ -163,11 +207,7 @@ class MemoryStore:
 
     async def mailbox(self, owner: PeerId) -> Mailbox:
         """See `broker.ports.Store`."""
-        texts = [
-            entry.message.text
-            for entry in self._mail.values()
-            if entry.message.to_id == owner and entry.message.state in UNREAD
-        ]
+        texts = [message.text for message in self._of(owner) if message.state in UNREAD]
         return Mailbox(
             unread=len(texts), size=sum(len(t.encode("utf-8", "replace")) for t in texts)
         )
@@ -176,6 +216,36 @@ class MemoryStore:
         """See `broker.ports.Store`."""
         entry = self._mail.get(message_id)
         return entry.message if entry else None
+
+    async def story(self, message_id: int) -> Story | None:
+        """See `broker.ports.Store`."""
+        entry = self._mail.get(message_id)
+        return Story(entry.message, entry.steps) if entry else None
+
+    async def dead_letters(self, owner: PeerId | None = None, *, limit: int) -> list[Message]:
+        """See `broker.ports.Store`."""
+        dead = [
+            entry.message
+            for entry in reversed(self._mail.values())
+            if entry.message.state is State.DEAD and owner in (None, entry.message.to_id)
+        ]
+        return dead[:limit]
+
+    async def owed(
+        self, *, now: float | None = None, by: PeerId | None = None, limit: int
+    ) -> list[Message]:
+        """See `broker.ports.Store`."""
+        waiting = [each for each in self._mail.values() if each.owed_at is not None]
+        if by is not None:
+            found = [each.message for each in waiting if each.message.to_id == by]
+        else:
+            found = [each.message for each in waiting if (each.owed_at or 0.0) <= (now or 0.0)]
+        return found[:limit]
+
+    async def history(self, *, after: int = 0, limit: int) -> list[Message]:
+        """See `broker.ports.Store`."""
+        found = [entry.message for number, entry in self._mail.items() if number > after]
+        return found[:limit]
 
     async def ledger(self) -> Ledger:
         """See `broker.ports.Store`."""
@@ -195,3 +265,23 @@ class MemoryStore:
             raise DedupeConflictError(draft.dedupe_key)
         entry = self._mail.get(number)
         return entry.message if entry else None
+
+    def _of(self, owner: PeerId) -> list[Message]:
+        return [each.message for each in self._mail.values() if each.message.to_id == owner]
+
+    def _offered(self, owner: PeerId) -> list[Message]:
+        return [message for message in self._of(owner) if message.state in _OFFERED]
+
+    def _give_up(self, owner: PeerId, ids: Iterable[int], now: float) -> None:
+        reason = REASONS[Event.GIVE_UP]
+        for message in self._offered(owner):
+            if message.id in ids and message.deliveries >= DELIVERIES:
+                step = Step(now, Event.GIVE_UP, reason)
+                self._mail[message.id].change(step, state=State.DEAD, ended_at=now, reason=reason)
+
+    def _already_told(self, request: int) -> Message | None:
+        entry = self._mail[request]
+        if entry.owed_at is None:
+            return entry.message
+        entry.owed_at = None
+        return None

@@ -33,6 +33,14 @@ class Sink(Protocol):
         ...
 
 
+class Companion(Protocol):
+    """The connection of a second server of an agent; it is not pushed to."""
+
+    def hang_up(self) -> None:
+        """End the connection."""
+        ...
+
+
 class Stream:
     """The pushes to one peer over one connection."""
 
@@ -103,6 +111,7 @@ class LiveConnections:
         self.store = store
         self.find = find
         self._streams: dict[PeerId, Stream] = {}
+        self._companions: dict[PeerId, set[Companion]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
     def __len__(self) -> int:
@@ -137,6 +146,22 @@ class LiveConnections:
         """See `broker.ports.Transport`."""
         if stream := self._streams.get(message.to_id):
             stream.offer(message)
+
+    def dismiss(self, peer_id: PeerId) -> None:
+        """See `broker.ports.Transport`."""
+        for companion in list(self._companions.pop(peer_id, ())):
+            companion.hang_up()
+
+    def accompany(self, peer_id: PeerId, companion: Companion) -> None:
+        """Remember the connection of a second server of a peer's agent."""
+        self._companions.setdefault(peer_id, set()).add(companion)
+
+    def part(self, peer_id: PeerId, companion: Companion) -> None:
+        """Forget the connection of a second server."""
+        beside = self._companions.get(peer_id, set())
+        beside.discard(companion)
+        if not beside:
+            self._companions.pop(peer_id, None)
 
     def in_background(self, work: Any) -> None:
         """Run a stream's pump; a failing store is logged, the next message or drain tries again."""

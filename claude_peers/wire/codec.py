@@ -121,6 +121,12 @@ def _integer(name: str, value: Any) -> int:
     raise _wrong(name, "a whole number below 2^53", value)
 
 
+def _number(name: str, value: Any) -> float:
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1 << 53:
+        return float(value)
+    raise _wrong(name, "a number below 2^53", value)
+
+
 def _boolean(name: str, value: Any) -> bool:
     if isinstance(value, bool):
         return value
@@ -139,6 +145,7 @@ def _list_of(read: Callable[[str, Any], Any]) -> Callable[[str, Any], tuple[Any,
 _READERS: dict[Any, Callable[[str, Any], Any]] = {
     str: _text,
     int: _integer,
+    float: _number,
     bool: _boolean,
     tuple[str, ...]: _list_of(_text),
     tuple[int, ...]: _list_of(_integer),

@@ -24,10 +24,11 @@ def acknowledged(body: Mapping[str, Any]) -> dict[str, Any]:
     `{ids}` issue 65, `{message_ids}` PR 11. The last two do not say whose mailbox it is.
     """
     named = body.get("message_ids")
-    return {
+    reshaped = {
         "id": body.get("id", body.get("peer_id")),
         "message_ids": body.get("ids") if named is None else named,
     }
+    return reshaped | {"via": body["via"]} if "via" in body else reshaped
 
 
 def client_name(agent_type: str | None, client: str | None) -> str:

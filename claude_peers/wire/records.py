@@ -7,7 +7,7 @@ meaning of theirs.
 from dataclasses import dataclass
 from typing import Any
 
-from claude_peers.core.models import Message, Peer
+from claude_peers.core.models import Message, Peer, Story
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +56,40 @@ class SetSummaryRequest:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RenameRequest:
+    """Another name for a peer."""
+
+    id: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MuteRequest:
+    """Whose messages a peer wants to be offered, or not; `peer_id` may be a name as well."""
+
+    id: str
+    peer_id: str
+    muted: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RouteRequest:
+    """How a peer is reached now, and whether its agent is `idle` or `busy`."""
+
+    id: str
+    route: str = ""
+    activity: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeysRequest:
+    """Further identity keys of a peer, strongest first."""
+
+    id: str
+    keys: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ListPeersRequest:
     """Who is there; `scope` other than directory and repo means the machine."""
 
@@ -74,6 +108,9 @@ class SendMessageRequest:
         to_id: the recipient's id; our clients may also give a name, `name@host` or a directory.
         reply_to: id of the message this one answers.
         dedupe_key: the same key with the same body within 10 minutes is the same message.
+        intent: `request`, `inform` or `ack` (`core.models.Intent`); anything else is none.
+        ttl_ms: how long it is kept unread; none or 0 is a day, a week is the most.
+        answer_within_ms: when the sender of a request is told that no answer came.
     """
 
     to_id: str
@@ -81,6 +118,9 @@ class SendMessageRequest:
     from_id: str
     reply_to: int | None = None
     dedupe_key: str | None = None
+    intent: str = ""
+    ttl_ms: int | None = None
+    answer_within_ms: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,20 +131,46 @@ class PollRequest:
         ack_supported: hand out on a lease that ends with `/ack-messages`, not with the next poll.
         limit: at most so many; 0 is all there is.
         exclude: message ids the caller has in hand already.
+        wait_s: if there is nothing, wait so many seconds (60 at most) for a message.
     """
 
     id: str = ""
     ack_supported: bool = False
     limit: int = 0
     exclude: tuple[int, ...] = ()
+    wait_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MessagesRequest:
-    """Something that happened to messages of one mailbox."""
+    """Something that happened to messages of one mailbox; `via` says how, for their stories."""
 
     id: str = ""
     message_ids: tuple[int, ...]
+    via: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MessageRequest:
+    """Anything that needs no more than the message it is about."""
+
+    message_id: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeadLettersRequest:
+    """The dead letters of one mailbox; without `id`, those of all, for the user only."""
+
+    id: str = ""
+    limit: int = 50
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HistoryRequest:
+    """Messages above the id `after`, in whatever state; for the user only."""
+
+    after: int = 0
+    limit: int = 100
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,6 +195,7 @@ def peer_view(peer: Peer) -> dict[str, Any]:
         "hostname": peer.host,
         "agent_type": peer.client,
         "route": peer.route,
+        "activity": peer.activity,
         "verified": peer.trust.value,
     }
 
@@ -145,8 +212,45 @@ def message_view(message: Message) -> dict[str, Any]:
         "uid": message.uid,
         "verified": message.verified,
     }
-    if message.reply_to is not None:
-        view["reply_to"] = message.reply_to
-    if message.deliveries:
-        view["redelivered"] = message.deliveries
-    return view
+    more = {
+        "reply_to": message.reply_to,
+        "intent": message.intent or None,
+        "thread": message.thread,
+        "inherited": message.inherited or None,
+        "redelivered": message.deliveries or None,
+    }
+    return view | {name: value for name, value in more.items() if value is not None}
+
+
+def letter_view(message: Message) -> dict[str, Any]:
+    """Return a message as the user sees it in lists: with its state, and why it is dead."""
+    return message_view(message) | {
+        "state": message.state.value,
+        "expires_at": message.expires_at,
+        "ended_at": message.ended_at,
+        "reason": message.reason,
+    }
+
+
+def dead_letter_view(message: Message, failed_at: str) -> dict[str, Any]:
+    """Return a dead letter: agentmesh's fields (broker.ts, /dead-letters), then ours."""
+    return {
+        "id": message.id,
+        "original_message_id": message.id,
+        "from_id": message.from_id,
+        "to_id": message.to_id,
+        "text": message.text,
+        "topic": None,
+        "sent_at": message.sent_at,
+        "failed_at": failed_at,
+        "reason": message.reason,
+        "deliveries": message.deliveries,
+    }
+
+
+def story_view(story: Story) -> dict[str, Any]:
+    """Return what happened to a message, its text left out."""
+    view = letter_view(story.message)
+    del view["text"]
+    steps = [{"at": step.at, "event": step.event, "via": step.via} for step in story.steps]
+    return view | {"hops": story.message.hops, "steps": steps}

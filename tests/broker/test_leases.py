@@ -32,7 +32,7 @@ async def sent(rig, to_id: str, count: int = 1) -> list[int]:
 
 
 async def settle(rig, owner: str, ids: list[int], event: Event) -> list[int]:
-    return await rig.broker.settle(Caller(), owner, tuple(ids), event)
+    return await rig.broker.mail.settle(Caller(), owner, tuple(ids), event)
 
 
 # Polls that consume
@@ -63,7 +63,7 @@ async def test_a_poll_whose_answer_is_still_being_written_is_not_settled(rig, bo
 async def test_a_heartbeat_settles_nothing(rig, bob):
     numbers = await sent(rig, bob)
     await rig.poll(bob)
-    await rig.broker.heartbeat(Caller(), bob)
+    await rig.broker.peers.heartbeat(Caller(), bob)
     assert await rig.states(*numbers) == ["leased"]
 
 
@@ -208,7 +208,7 @@ async def test_what_a_dead_process_had_in_hand_is_given_back(rig):
     numbers = await sent(rig, peer_id)
     await rig.poll(peer_id, caller)
     rig.machine.end(41)
-    await rig.broker.sweep()
+    await rig.broker.peers.sweep()
     await rig.settled()
     assert await rig.states(*numbers) == ["queued"]
 
@@ -219,7 +219,7 @@ async def test_what_a_peer_had_in_hand_when_it_left_waits_for_its_successor(rig)
     bearer = Caller(token_hash=hash_token(joined.token))
     numbers = await sent(rig, joined.peer.id)
     await rig.poll(joined.peer.id, bearer)
-    await rig.broker.unregister(bearer, joined.peer.id)
+    await rig.broker.peers.unregister(bearer, joined.peer.id)
     await rig.settled()
     after = await rig.join(**ours)
     assert await rig.poll(after.peer.id, Caller(token_hash=hash_token(after.token))) == numbers
@@ -228,7 +228,7 @@ async def test_what_a_peer_had_in_hand_when_it_left_waits_for_its_successor(rig)
 async def test_what_a_peer_without_a_successor_had_in_hand_is_settled_under_its_old_id(rig, bob):
     numbers = await sent(rig, bob)
     await rig.poll(bob)
-    await rig.broker.unregister(Caller(), bob)
+    await rig.broker.peers.unregister(Caller(), bob)
     assert await rig.poll(bob) == []
     assert await rig.states(*numbers) == ["seen"]
 
@@ -237,21 +237,21 @@ async def test_what_is_in_other_hands_by_now_is_not_given_back_twice(rig, bob):
     numbers = await sent(rig, bob)
     request = {"ack_supported": True}
     broker = rig.broker
-    _, first = await broker.poll(Caller(), PollRequest(id=bob, **request))
+    _, first = await broker.mail.poll(Caller(), PollRequest(id=bob, **request))
     rig.clock.passed = ACK_WITHIN
     await broker.tidy()
     await rig.settled()
     assert await rig.poll(bob, **request) == numbers
-    broker.handed_over(first, whole=False)
+    broker.mail.handed_over(first, whole=False)
     await rig.settled()
     assert await rig.states(*numbers) == ["leased"]
 
 
 async def test_a_return_that_is_not_stored_is_tried_again(rig, bob, caplog):
     numbers = await sent(rig, bob)
-    _, handout = await rig.broker.poll(Caller(), PollRequest(id=bob))
+    _, handout = await rig.broker.mail.poll(Caller(), PollRequest(id=bob))
     rig.store.broken.add("move")
-    rig.broker.handed_over(handout, whole=False)
+    rig.broker.mail.handed_over(handout, whole=False)
     await rig.settled()
     assert "background work failed" in caplog.text
     assert await rig.states(*numbers) == ["leased"]
@@ -266,17 +266,17 @@ async def test_a_return_that_is_not_stored_is_tried_again(rig, bob, caplog):
 
 async def test_looking_changes_nothing(rig, bob):
     numbers = await sent(rig, bob, 2)
-    looked = await rig.broker.peek(Caller(), bob)
+    looked = await rig.broker.mail.peek(Caller(), bob)
     assert [message.id for message in looked] == numbers
     assert await rig.states(*numbers) == ["queued"] * 2
-    assert [message.deliveries for message in await rig.broker.peek(Caller(), bob)] == [0, 0]
+    assert [message.deliveries for message in await rig.broker.mail.peek(Caller(), bob)] == [0, 0]
 
 
 async def test_nobody_looks_into_or_settles_the_mail_of_another_process(rig):
     peer_id, _ = await rig.joins_as_process(41)
     numbers = await sent(rig, peer_id)
     with pytest.raises(NotYourPeerError):
-        await rig.broker.peek(Caller(), peer_id)
+        await rig.broker.mail.peek(Caller(), peer_id)
     with pytest.raises(NotYourPeerError):
         await settle(rig, peer_id, numbers, Event.SEE)
     assert await rig.states(*numbers) == ["queued"]
@@ -285,7 +285,7 @@ async def test_nobody_looks_into_or_settles_the_mail_of_another_process(rig):
 async def test_the_owners_of_messages_are_found(rig, bob):
     cid = (await rig.join()).peer.id
     one, two, three = [*await sent(rig, bob, 2), *await sent(rig, cid)]
-    assert await rig.broker.owners((three, one, 99, two)) == {cid: (three,), bob: (one, two)}
+    assert await rig.broker.mail.owners((three, one, 99, two)) == {cid: (three,), bob: (one, two)}
 
 
 # The book of hand-outs itself

@@ -110,7 +110,7 @@ async def test_a_sender_is_told_that_the_recipient_has_died_unnoticed(rig):
     peer_id, _ = await rig.joins_as_process(41)
     rig.machine.end(41)
     request = SendMessageRequest(to_id=peer_id, text="hi", from_id="cli")
-    _, recipient = await rig.broker.send(Caller(), request)
+    recipient = (await rig.broker.mail.send(Caller(), request)).recipient
     assert recipient.presence is Presence.DEPARTED
     assert await rig.unread(peer_id)
 

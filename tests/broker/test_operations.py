@@ -74,6 +74,7 @@ async def test_the_list_shows_upstreams_fields_and_ours(rig):
         "hostname": "here",
         "agent_type": "codex",
         "route": "",
+        "activity": "",
         "verified": "open",
     }
     assert await call(rig, "/list-peers", exclude_id=peer_id) == []
@@ -110,7 +111,10 @@ async def test_sending_tells_what_became_of_the_message(rig):
         "to_name": "main",
         "presence": "present",
         "route": "channel",
+        "activity": "",
         "last_seen": "2023-11-14T22:13:20.000Z",
+        "unread": 1,
+        "warnings": [],
     }
 
 
@@ -238,5 +242,6 @@ async def test_the_ledger_is_told(rig):
         "accepted": 2,
         "purged": 0,
         "states": {"leased": 1, "queued": 1},
+        "refused": {},
         "balanced": True,
     }

@@ -7,6 +7,7 @@ import pytest
 from support.brokers import LEADER, Caller, make_broker
 
 from claude_peers.broker import broker as broker_module
+from claude_peers.broker import peers as peers_module
 from claude_peers.broker.registration import hash_token
 from claude_peers.core.errors import NotYourPeerError, StoreError
 from claude_peers.core.limits import SUMMARY
@@ -25,7 +26,7 @@ async def rig():
 
 
 async def listed(rig, **fields) -> list[str]:
-    return [peer.id for peer in await rig.broker.list_peers(ListPeersRequest(**fields))]
+    return [peer.id for peer in await rig.broker.peers.list_peers(ListPeersRequest(**fields))]
 
 
 def presence(rig, peer_id: str) -> Presence:
@@ -53,7 +54,9 @@ async def test_a_live_connection_counts_as_seen_just_now(rig):
     linked, other = (await rig.join()).peer.id, (await rig.join()).peer.id
     rig.transport.linked.add(linked)
     rig.clock.passed = 7.0
-    shown = {peer.id: peer.last_seen for peer in await rig.broker.list_peers(ListPeersRequest())}
+    shown = {
+        peer.id: peer.last_seen for peer in await rig.broker.peers.list_peers(ListPeersRequest())
+    }
     assert shown[linked] == "2023-11-14T22:13:27.000Z"
     assert shown[other] == "2023-11-14T22:13:20.000Z"
 
@@ -67,12 +70,12 @@ async def test_whose_process_is_gone_is_not_listed_any_more(rig):
 
 
 async def test_the_processes_of_many_are_not_looked_at_for_each_list(rig, monkeypatch):
-    monkeypatch.setattr(broker_module, "PROBED", 1)
+    monkeypatch.setattr(peers_module, "PROBED", 1)
     gone, _ = await rig.joins_as_process(41)
     stays, _ = await rig.joins_as_process(42)
     rig.machine.end(41)
     assert await listed(rig) == [gone, stays]
-    await rig.broker.sweep()
+    await rig.broker.peers.sweep()
     assert await listed(rig) == [stays]
 
 
@@ -82,7 +85,7 @@ async def test_the_processes_of_many_are_not_looked_at_for_each_list(rig, monkey
 async def test_a_pid_that_was_given_to_another_process_is_gone(rig):
     peer_id, _ = await rig.joins_as_process(41)
     rig.machine.start(41, "evening")
-    await rig.broker.sweep()
+    await rig.broker.peers.sweep()
     assert presence(rig, peer_id) is Presence.DEPARTED
 
 
@@ -90,23 +93,23 @@ async def test_a_live_connection_is_proof_of_life(rig):
     peer_id = (await rig.join()).peer.id
     rig.transport.linked.add(peer_id)
     rig.clock.passed = SILENCE * 10
-    await rig.broker.sweep()
+    await rig.broker.peers.sweep()
     assert presence(rig, peer_id) is Presence.PRESENT
 
 
 async def test_who_has_no_process_lives_by_its_signs_of_life(rig):
     beats, silent = (await rig.join()).peer.id, (await rig.join()).peer.id
     rig.clock.passed = SILENCE
-    await rig.broker.heartbeat(Caller(), beats)
+    await rig.broker.peers.heartbeat(Caller(), beats)
     rig.clock.passed += 1
-    await rig.broker.sweep()
+    await rig.broker.peers.sweep()
     assert (presence(rig, beats), presence(rig, silent)) == (Presence.PRESENT, Presence.AWAY)
 
 
 async def test_a_step_of_the_wall_clock_ends_nobody(rig):
     peer_id = (await rig.join()).peer.id
     rig.clock.stepped = SILENCE * 100
-    await rig.broker.sweep()
+    await rig.broker.peers.sweep()
     assert presence(rig, peer_id) is Presence.PRESENT
 
 
@@ -115,7 +118,7 @@ async def test_who_can_be_succeeded_is_away_and_everybody_else_departed(rig):
     keyed = (await rig.join(pid=41, keys=("live:1",), **OURS)).peer.id
     plain, _ = await rig.joins_as_process(42)
     rig.machine.running.clear()
-    await rig.broker.sweep()
+    await rig.broker.peers.sweep()
     assert (presence(rig, keyed), presence(rig, plain)) == (Presence.AWAY, Presence.DEPARTED)
     assert {p.id: p.presence for p in await rig.store.peers()} == {
         keyed: Presence.AWAY,
@@ -138,7 +141,7 @@ async def test_who_comes_back_while_others_are_let_go_is_not_let_go(rig, monkeyp
         await save(peer)
 
     monkeypatch.setattr(rig.store, "save_peer", slowly)
-    sweeping = asyncio.ensure_future(rig.broker.sweep())
+    sweeping = asyncio.ensure_future(rig.broker.peers.sweep())
     with anyio.fail_after(10):
         await saving.wait()
     joining = asyncio.ensure_future(rig.join(token=second.token, **OURS))
@@ -162,7 +165,7 @@ async def test_the_end_of_a_connection_is_followed_by_two_looks(rig, monkeypatch
         return rig.machine.identify(41) == process
 
     monkeypatch.setattr(rig.machine, "alive", alive)
-    object.__setattr__(rig.broker._here, "alive", alive)
+    object.__setattr__(rig.broker._context.here, "alive", alive)
     rig.broker.connection_ended(peer_id)
     with anyio.fail_after(10):
         await looked.wait()
@@ -183,11 +186,11 @@ async def test_a_sweep_that_fails_in_the_background_is_logged(rig, caplog):
 
 async def test_background_work_that_is_cancelled_is_no_failure(rig, caplog):
     rig.broker.in_background(asyncio.sleep(100))
-    (task,) = rig.broker._background
+    (task,) = rig.broker._context._background
     task.cancel()
     await rig.settled()
     await asyncio.sleep(0)
-    assert (caplog.text, rig.broker._background) == ("", set())
+    assert (caplog.text, rig.broker._context._background) == ("", set())
 
 
 # Coming back
@@ -196,9 +199,9 @@ async def test_background_work_that_is_cancelled_is_no_failure(rig, caplog):
 async def test_who_was_only_silent_is_there_again_with_its_next_sign_of_life(rig):
     peer_id = (await rig.join(name="main")).peer.id
     rig.clock.passed = SILENCE + 1
-    await rig.broker.sweep()
+    await rig.broker.peers.sweep()
     assert presence(rig, peer_id) is Presence.AWAY
-    await rig.broker.heartbeat(Caller(), peer_id)
+    await rig.broker.peers.heartbeat(Caller(), peer_id)
     assert await listed(rig) == [peer_id]
     assert (await rig.send("main")).message.to_id == peer_id
 
@@ -207,7 +210,7 @@ async def test_a_poll_is_a_sign_of_life(rig):
     peer_id = (await rig.join()).peer.id
     number = (await rig.send(peer_id)).message.id
     rig.clock.passed = SILENCE + 1
-    await rig.broker.sweep()
+    await rig.broker.peers.sweep()
     assert await rig.poll(peer_id) == [number]
     assert presence(rig, peer_id) is Presence.PRESENT
 
@@ -215,39 +218,39 @@ async def test_a_poll_is_a_sign_of_life(rig):
 async def test_who_comes_back_gets_another_name_if_its_own_was_taken(rig):
     peer_id = (await rig.join(name="main")).peer.id
     rig.clock.passed = SILENCE + 1
-    await rig.broker.sweep()
+    await rig.broker.peers.sweep()
     await rig.join(name="main")
-    await rig.broker.heartbeat(Caller(), peer_id)
+    await rig.broker.peers.heartbeat(Caller(), peer_id)
     assert rig.broker.roster.get(peer_id).name == "main-2"
 
 
 async def test_somebody_elses_sign_of_life_brings_nobody_back(rig):
     joined = await rig.join(**OURS)
     rig.clock.passed = SILENCE + 1
-    await rig.broker.sweep()
-    await rig.broker.heartbeat(Caller(), joined.peer.id)
+    await rig.broker.peers.sweep()
+    await rig.broker.peers.heartbeat(Caller(), joined.peer.id)
     assert presence(rig, joined.peer.id) is Presence.AWAY
-    await rig.broker.heartbeat(Caller(token_hash=hash_token(joined.token)), joined.peer.id)
+    await rig.broker.peers.heartbeat(Caller(token_hash=hash_token(joined.token)), joined.peer.id)
     assert presence(rig, joined.peer.id) is Presence.PRESENT
 
 
 async def test_a_sign_of_life_after_the_end_of_a_process_brings_nobody_back(rig):
     peer_id, caller = await rig.joins_as_process(41)
     rig.machine.end(41)
-    await rig.broker.sweep()
-    await rig.broker.heartbeat(caller, peer_id)
+    await rig.broker.peers.sweep()
+    await rig.broker.peers.heartbeat(caller, peer_id)
     assert presence(rig, peer_id) is Presence.DEPARTED
 
 
 async def test_who_left_is_not_brought_back_by_a_late_sign_of_life(rig):
     peer_id, caller = await rig.joins_as_process(41)
-    await rig.broker.unregister(caller, peer_id)
-    await rig.broker.heartbeat(caller, peer_id)
+    await rig.broker.peers.unregister(caller, peer_id)
+    await rig.broker.peers.heartbeat(caller, peer_id)
     assert presence(rig, peer_id) is Presence.DEPARTED
 
 
 async def test_a_sign_of_life_of_nobody_is_taken_without_a_word(rig):
-    await rig.broker.heartbeat(Caller(), "nobody")
+    await rig.broker.peers.heartbeat(Caller(), "nobody")
     assert await listed(rig) == []
 
 
@@ -257,7 +260,7 @@ async def test_a_sign_of_life_of_nobody_is_taken_without_a_word(rig):
 async def test_who_unregisters_keeps_its_mail(rig):
     peer_id, caller = await rig.joins_as_process(41)
     number = (await rig.send(peer_id)).message.id
-    await rig.broker.unregister(caller, peer_id)
+    await rig.broker.peers.unregister(caller, peer_id)
     assert presence(rig, peer_id) is Presence.DEPARTED
     assert await rig.unread(peer_id) == [number]
 
@@ -267,13 +270,13 @@ async def test_nobody_acts_for_another_process(rig, act):
     peer_id, _ = await rig.joins_as_process(41)
     arguments = (Caller(), peer_id) if act == "unregister" else (Caller(), peer_id, "mine now")
     with pytest.raises(NotYourPeerError):
-        await getattr(rig.broker, act)(*arguments)
+        await getattr(rig.broker.peers, act)(*arguments)
     assert presence(rig, peer_id) is Presence.PRESENT
 
 
 async def test_acting_for_nobody_does_nothing(rig):
-    await rig.broker.unregister(Caller(), "nobody")
-    await rig.broker.set_summary(Caller(), "nobody", "x")
+    await rig.broker.peers.unregister(Caller(), "nobody")
+    await rig.broker.peers.set_summary(Caller(), "nobody", "x")
     assert list(rig.broker.roster) == []
 
 
@@ -281,16 +284,16 @@ async def test_where_tokens_are_required_nobody_acts_without_one():
     rig = await make_broker(require_token=True)
     joined = await rig.join()
     bearer = Caller(token_hash=hash_token(joined.token))
-    await rig.broker.set_summary(bearer, joined.peer.id, "mine")
+    await rig.broker.peers.set_summary(bearer, joined.peer.id, "mine")
     for stranger in (joined.peer.id, "nobody"):
         with pytest.raises(NotYourPeerError):
-            await rig.broker.unregister(Caller(), stranger)
-    await rig.broker.unregister(Caller(knows_secret=True), "nobody")
+            await rig.broker.peers.unregister(Caller(), stranger)
+    await rig.broker.peers.unregister(Caller(knows_secret=True), "nobody")
 
 
 async def test_a_summary_is_changed_durably_and_clipped(rig):
     peer_id = (await rig.join()).peer.id
-    await rig.broker.set_summary(Caller(), peer_id, "x" * 2 * SUMMARY)
+    await rig.broker.peers.set_summary(Caller(), peer_id, "x" * 2 * SUMMARY)
     (stored,) = await rig.store.peers()
     assert stored.summary == rig.broker.roster.get(peer_id).summary == "x" * SUMMARY
 
@@ -302,7 +305,7 @@ async def test_who_is_gone_for_long_is_forgotten(rig):
     gone, _ = await rig.joins_as_process(41)
     stays, _ = await rig.joins_as_process(42)
     rig.machine.end(41)
-    await rig.broker.sweep()
+    await rig.broker.peers.sweep()
     rig.clock.passed = FORGET
     await rig.broker.tidy()
     assert rig.broker.roster.get(gone) is not None
@@ -324,7 +327,7 @@ async def test_a_new_leader_knows_everybody_and_gives_them_time(rig):
     after = await make_broker(rig.store)
     assert after.broker.epoch == rig.broker.epoch + 1
     after.clock.passed = SILENCE
-    await after.broker.sweep()
+    await after.broker.peers.sweep()
     assert await listed(after) == [peer_id]
 
 
@@ -334,7 +337,7 @@ async def test_a_new_leader_takes_time_from_its_own_beginning():
     later = await make_broker(first.store)
     later.clock.passed = 10 * SILENCE
     await later.broker.roster.load(now=later.clock.passed)
-    await later.broker.sweep()
+    await later.broker.peers.sweep()
     assert len(later.broker.roster.present()) == 1
 
 
@@ -344,14 +347,14 @@ async def test_everybody_of_an_earlier_boot_is_gone(rig):
     )
     rig.machine.start(41, "x")
     await rig.broker.open(LEADER)
-    await rig.broker.sweep()
+    await rig.broker.peers.sweep()
     assert presence(rig, "old") is Presence.DEPARTED
 
 
 async def test_a_peer_put_without_a_sign_of_life_is_not_silent_yet(rig):
     await rig.broker.roster.put(Peer(id=PeerId("new"), name="new"))
     rig.clock.passed = 10 * SILENCE
-    await rig.broker.sweep()
+    await rig.broker.peers.sweep()
     assert presence(rig, "new") is Presence.PRESENT
 
 
@@ -360,8 +363,8 @@ async def test_letting_go_that_is_not_stored_is_tried_again(rig):
     rig.machine.end(41)
     rig.store.broken.add("save_peer")
     with pytest.raises(StoreError):
-        await rig.broker.sweep()
+        await rig.broker.peers.sweep()
     assert presence(rig, peer_id) is Presence.PRESENT
     rig.store.broken.clear()
-    await rig.broker.sweep()
+    await rig.broker.peers.sweep()
     assert presence(rig, peer_id) is Presence.DEPARTED

@@ -84,7 +84,7 @@ async def test_what_a_peer_says_of_itself_is_clipped(rig):
             hostname=long,
             client=long,
             route="two\nlines",
-            keys=("k",) * 20,
+            keys=tuple(f"k{n}" for n in range(20)),
         )
     ).peer
     assert [len(text) for text in (peer.cwd, peer.git_root, peer.repo)] == [PATH] * 3
@@ -160,7 +160,7 @@ async def test_where_tokens_are_required_everybody_is_bound_to_one():
 async def test_who_uses_its_token_once_is_bound_to_it_for_good(rig):
     joined = await rig.join()
     bearer = Caller(token_hash=hash_token(joined.token))
-    await rig.broker.set_summary(bearer, joined.peer.id, "bound")
+    await rig.broker.peers.set_summary(bearer, joined.peer.id, "bound")
     await rig.settled()
     peer = rig.broker.roster.get(joined.peer.id)
     assert (peer.trust, peer.summary) == (Trust.TOKEN, "bound")
@@ -173,8 +173,8 @@ async def test_a_token_that_is_used_twice_at_once_binds_once(rig):
     joined = await rig.join()
     bearer = Caller(token_hash=hash_token(joined.token))
     saved = rig.store.calls.count("save_peer")
-    await rig.broker.peek(bearer, joined.peer.id)
-    await rig.broker.peek(bearer, joined.peer.id)
+    await rig.broker.mail.peek(bearer, joined.peer.id)
+    await rig.broker.mail.peek(bearer, joined.peer.id)
     await rig.settled()
     assert rig.store.calls.count("save_peer") == saved + 1
 
@@ -207,7 +207,7 @@ async def test_a_token_of_nobody_makes_a_newcomer_with_a_token_of_its_own(rig):
 
 async def test_a_departed_peer_comes_back_with_its_token(rig):
     first = await rig.join()
-    await rig.broker.unregister(Caller(), first.peer.id)
+    await rig.broker.peers.unregister(Caller(), first.peer.id)
     again = await rig.join(token=first.token)
     assert (again.peer.id, again.peer.presence) == (first.peer.id, Presence.PRESENT)
 
@@ -237,7 +237,7 @@ async def test_a_process_that_proves_the_secret_later_keeps_its_peer_and_is_boun
 
 async def away(rig, *keys: str, name="main"):
     joined = await rig.join(keys=keys, name=name, **OURS)
-    await rig.broker.unregister(Caller(token_hash=hash_token(joined.token)), joined.peer.id)
+    await rig.broker.peers.unregister(Caller(token_hash=hash_token(joined.token)), joined.peer.id)
     return joined
 
 
@@ -330,7 +330,7 @@ async def test_a_change_that_is_not_stored_is_not_shown(rig):
     joined = await rig.join(summary="before")
     rig.store.broken.add("save_peer")
     with pytest.raises(StoreError):
-        await rig.broker.set_summary(Caller(), joined.peer.id, "after")
+        await rig.broker.peers.set_summary(Caller(), joined.peer.id, "after")
     assert rig.broker.roster.get(joined.peer.id).summary == "before"
 
 
@@ -344,7 +344,7 @@ async def test_a_change_that_is_not_stored_does_not_undo_what_came_after_it(rig,
 
     monkeypatch.setattr(rig.store, "save_peer", beaten)
     with pytest.raises(StoreError):
-        await rig.broker.set_summary(Caller(), peer_id, "after")
+        await rig.broker.peers.set_summary(Caller(), peer_id, "after")
     assert rig.broker.roster.get(peer_id).last_seen == "later"
 
 

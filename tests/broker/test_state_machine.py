@@ -231,7 +231,7 @@ class Mesh(RuleBasedStateMachine):
 
     def _poll(self, peer_id, outcome, **fields) -> None:
         request = PollRequest(id=peer_id, **fields)
-        messages, handout = self.run(self.rig.broker.poll(self.joined[peer_id], request))
+        messages, handout = self.run(self.rig.broker.mail.poll(self.joined[peer_id], request))
         free = [n for n in self.model.offered(peer_id) if n not in request.exclude]
         expected = free[: request.limit or None]
         assert [message.id for message in messages] == expected
@@ -245,7 +245,7 @@ class Mesh(RuleBasedStateMachine):
             self.model.handed.append(Handed(peer_id, set(expected), deadline, written))
 
         async def hand_over():
-            self.rig.broker.handed_over(handout, whole=outcome)
+            self.rig.broker.mail.handed_over(handout, whole=outcome)
 
         if outcome is not None:
             self.run(hand_over())
@@ -259,7 +259,7 @@ class Mesh(RuleBasedStateMachine):
     def settle(self, peer_id, which, event) -> None:
         numbers = self._numbers(which)
         expected = self.model.settle(peer_id, numbers, event)
-        work = self.rig.broker.settle(self.joined[peer_id], peer_id, tuple(numbers), event)
+        work = self.rig.broker.mail.settle(self.joined[peer_id], peer_id, tuple(numbers), event)
         assert self.run(work) == expected
 
     def _numbers(self, back: list[int]) -> list[int]:
@@ -309,7 +309,7 @@ class Mesh(RuleBasedStateMachine):
     @invariant()
     def every_mailbox_is_in_order(self) -> None:
         for peer_id, caller in self.joined.items():
-            messages = self.run(self.rig.broker.peek(caller, peer_id))
+            messages = self.run(self.rig.broker.mail.peek(caller, peer_id))
             assert [message.id for message in messages] == self.model.offered(peer_id)
             assert [m.text for m in messages] == [self.model.mail[m.id].text for m in messages]
             mine = [m for m in self.model.mail.values() if m.to_id == peer_id]

@@ -408,13 +408,13 @@ async def test_the_mail_of_a_forgotten_peer_stays(store):
 
 
 async def test_each_leader_has_a_larger_epoch(store):
-    first = await store.take_office(LEADER)
-    assert await store.take_office(replace(LEADER, pid=2)) > first > 0
+    first = await store.take_office(LEADER, now=0.0)
+    assert await store.take_office(replace(LEADER, pid=2), now=0.0) > first > 0
 
 
 async def test_leases_end_with_the_epoch(store):
     numbers = {state: await brought_to(store, state) for state in REACHED}
-    await store.take_office(LEADER)
+    await store.take_office(LEADER, now=0.0)
     for state, number in numbers.items():
         expected = State.QUEUED if state is State.LEASED else state
         assert await state_of(store, number) is expected

@@ -4,7 +4,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from claude_peers.core.delivery import TRANSITIONS, Event, sources, target
+from claude_peers.core.delivery import (
+    DIRECT_TTL,
+    MOST_TTL,
+    REASONS,
+    TRANSITIONS,
+    Event,
+    lifetime,
+    sources,
+    target,
+)
 from claude_peers.core.models import UNREAD, State
 
 EVENTS = st.lists(st.sampled_from(Event), max_size=30)
@@ -35,8 +44,8 @@ def test_a_seen_message_is_never_unread_again(events):
 
 @given(state=st.sampled_from(UNREAD), events=EVENTS)
 @settings(deadline=None)
-def test_a_message_that_never_expires_never_dies(state, events):
-    assert State.DEAD not in live(state, [each for each in events if each is not Event.EXPIRE])
+def test_a_message_that_nothing_ends_never_dies(state, events):
+    assert State.DEAD not in live(state, [each for each in events if each not in REASONS])
 
 
 @given(state=st.sampled_from(UNREAD), events=EVENTS)
@@ -66,8 +75,17 @@ def test_no_event_is_legal_outside_its_sources(event):
     assert not [s for s in State if (s, event) in TRANSITIONS and s not in sources(event)]
 
 
-def test_no_event_leads_to_where_it_started():
-    assert not [pair for pair, to in TRANSITIONS.items() if pair[0] is to]
+def test_only_a_repeated_push_leads_to_where_it_started():
+    stays = [pair for pair, to in TRANSITIONS.items() if pair[0] is to]
+    assert stays == [(State.PUSHED, Event.PUSH)]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "given"),
+    [(None, DIRECT_TTL), (0, DIRECT_TTL), (-5, DIRECT_TTL), (60.0, 60.0), (1e9, MOST_TTL)],
+)
+def test_a_message_lives_as_long_as_its_sender_wants_but_a_week_at_most(wanted, given):
+    assert lifetime(wanted) == given
 
 
 def test_a_seen_message_can_still_be_answered():

@@ -52,8 +52,8 @@ def test_peers_outside_every_repository_do_not_share_one():
     assert "bare" not in shown("repo", cwd="/r", root="/r", repo=None)
 
 
-def meant(target: str, *peers: Peer) -> str:
-    return resolve(target, peers, host="here").id
+def meant(target: str, *peers: Peer, now: float = 0.0) -> str:
+    return resolve(target, peers, host="here", now=now).id
 
 
 def test_an_id_means_its_peer():
@@ -94,10 +94,25 @@ def test_a_peer_that_is_away_can_still_be_meant():
     assert meant("main", peer("a", "main", presence=Presence.AWAY)) == "a"
 
 
-@pytest.mark.parametrize("target", ["gone", "main"])
-def test_a_departed_peer_is_not_found_by_id_or_name(target):
+@pytest.mark.parametrize("target", ["gone", "/there"])
+def test_a_departed_peer_is_not_found_by_id_or_directory(target):
     with pytest.raises(PeerNotFoundError, match=target):
-        meant(target, peer("gone", "main", presence=Presence.DEPARTED))
+        meant(target, peer("gone", "main", cwd="/there", presence=Presence.DEPARTED))
+
+
+def test_mail_by_name_waits_where_the_last_holder_left():
+    first = peer("first", "main", presence=Presence.DEPARTED, last_seen="2026-01-01")
+    last = peer("last", "main", presence=Presence.DEPARTED, last_seen="2026-01-02")
+    assert meant("main", last, first) == "last"
+    assert meant("main", last, peer("away", "main", presence=Presence.AWAY)) == "away"
+
+
+def test_a_former_name_is_answered_to_for_a_while_unless_somebody_has_it_now():
+    renamed = peer("renamed", "new", former=(("old", 100.0),))
+    assert meant("old", renamed, now=99.0) == "renamed"
+    assert meant("old", renamed, peer("other", "old"), now=99.0) == "other"
+    with pytest.raises(PeerNotFoundError):
+        meant("old", renamed, now=100.0)
 
 
 @pytest.mark.parametrize("target", ["", "nobody", "main@elsewhere", "@", "/nowhere"])

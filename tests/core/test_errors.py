@@ -18,6 +18,10 @@ EXAMPLES = [
     errors.DedupeConflictError("k1"),
     errors.StoreError("The disk is full", "Free some space."),
     errors.FencedError(),
+    errors.LoopGuardError(12, 3.5),
+    errors.HopLimitError(20),
+    errors.NameTakenError("main"),
+    errors.MessageNotFoundError(7),
     errors.NoBrokerError("Nobody listens on port 7899", "Start a session."),
 ]
 
@@ -51,6 +55,7 @@ def test_only_errors_that_pass_by_themselves_say_when_to_try_again():
     assert {error.code for error in EXAMPLES if error.retry_after is not None} == {
         "mailbox_full",
         "rate_limited",
+        "loop_guard",
         "not_leader",
     }
 
@@ -94,5 +99,7 @@ def test_the_refusals_that_upstreams_clients_expect_as_200_are_those_of_one_mess
         "text_too_long",
         "mailbox_full",
         "rate_limited",
+        "loop_guard",
+        "hop_limit",
         "dedupe_conflict",
     }

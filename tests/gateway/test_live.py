@@ -362,8 +362,8 @@ def test_the_end_of_a_connection_gives_back_what_was_in_hand_and_sweeps(broker, 
     live.call(3, "/poll-messages", {"id": joined["id"], "ack_supported": True})
     assert states(broker) == {"leased": 1}
     sweeps = []
-    original = broker.broker.sweep
-    broker.broker.sweep = lambda: (sweeps.append(1), original())[1]
+    original = broker.broker.peers.sweep
+    broker.broker.peers.sweep = lambda: (sweeps.append(1), original())[1]
     live.leave("reset")
     eventually(lambda: states(broker) == {"queued": 1}, timeout=BOUND)
     assert sweeps
@@ -379,7 +379,7 @@ def test_a_registration_whose_connection_ended_meanwhile_leaves_no_session(broke
     live.leave("reset")
     eventually(lambda: not broker.server._upgraded, timeout=BOUND)
     gate.open()
-    eventually(lambda: not broker.broker._background, timeout=BOUND)
+    eventually(lambda: not broker.broker._context._background, timeout=BOUND)
     assert not broker.server.sessions
     assert len(broker.connections) == 0
 

@@ -61,8 +61,8 @@ async def lead():
     await asyncio.to_thread(outside, chosen.port)
     broker = node._office._server.app.broker
     adopted = await broker.store.unread("old00001")
-    broker._clock.wall = lambda: 4e9
-    await broker.sweep()
+    broker._context.clock.wall = lambda: 4e9
+    await broker.peers.sweep()
     await broker.tidy()
     ledger = await client.call("/ledger", mine)
     await client.call("/unregister", mine)

@@ -26,7 +26,7 @@ KEYS = itertools.count()
 @pytest.fixture
 async def store(tmp_path):
     async with SqliteStore(str(tmp_path / "mail.db")) as opened:
-        await opened.take_office(LEADER)
+        await opened.take_office(LEADER, now=0.0)
         yield opened
 
 
@@ -120,7 +120,7 @@ async def tidy(store) -> None:
 
 
 async def succeed(store) -> None:
-    await store.take_office(LEADER)
+    await store.take_office(LEADER, now=0.0)
 
 
 HOT = [send, empty_poll, full_poll, push, answer, look, come_and_go, tidy, succeed]

@@ -211,12 +211,12 @@ async def test_an_epoch_whose_commit_failed_is_not_kept(path):
 
     async with SqliteStore(path, strict) as store:
         async with Gate(store):
-            office = asyncio.ensure_future(store.take_office(LEADER))
+            office = asyncio.ensure_future(store.take_office(LEADER, now=0.0))
             orphan = store.commits.submit(lambda db: db.execute("INSERT INTO child VALUES ('x')"))
             await asyncio.sleep(0)
         await asyncio.gather(office, orphan, return_exceptions=True)
         assert isinstance(office.exception(), StoreError)
-        assert await store.take_office(LEADER) == 1
+        assert await store.take_office(LEADER, now=0.0) == 1
         await accepting(store)
 
 
@@ -257,7 +257,7 @@ async def test_a_closed_store_takes_nothing_more(path):
 async def test_a_store_that_is_opened_again_has_everything(path):
     async with SqliteStore(path) as store:
         await store.save_peer(Peer(id=BOB, name="bob", keys=("k",)))
-        epoch = await store.take_office(LEADER)
+        epoch = await store.take_office(LEADER, now=0.0)
         numbers = [(await accepting(store, str(n), dedupe_key=str(n))).message.id for n in range(3)]
         await store.move(BOB, numbers[:1], Event.SEE, now=0.0)
         await store.hand_out(BOB, Claim(limit=1), now=0.0)
@@ -268,7 +268,7 @@ async def test_a_store_that_is_opened_again_has_everything(path):
         assert (await store.ledger(), await store.peers()) == (ledger, peers)
         assert (await accepting(store, "2", dedupe_key="2")).duplicate
         assert (await accepting(store, "new")).message.id > max(numbers)
-        assert await store.take_office(LEADER) == epoch + 1
+        assert await store.take_office(LEADER, now=0.0) == epoch + 1
         assert (await store.message(numbers[1])).state is State.QUEUED
 
 
@@ -316,14 +316,14 @@ def test_a_loop_that_has_ended_is_told_nothing(path):
 
 async def test_a_succeeded_leader_can_write_no_more(path):
     async with SqliteStore(path) as old, SqliteStore(path) as new:
-        assert await old.take_office(LEADER) < await new.take_office(LEADER)
+        assert await old.take_office(LEADER, now=0.0) < await new.take_office(LEADER, now=0.0)
         told = asyncio.Event()
         old.commits.fenced = told.set
         for write in (
             accepting(old),
             old.save_peer(Peer(id=BOB, name="bob")),
             old.move(BOB, [1], Event.SEE, now=0.0),
-            old.take_office(LEADER),
+            old.take_office(LEADER, now=0.0),
         ):
             with pytest.raises(FencedError):
                 await write

@@ -3,7 +3,8 @@
 import asyncio
 from dataclasses import dataclass, field
 
-from claude_peers.broker.broker import Broker, Options
+from claude_peers.broker.broker import Broker
+from claude_peers.broker.context import Options
 from claude_peers.broker.ports import Here
 from claude_peers.broker.registration import Registration
 from claude_peers.core.errors import StoreError
@@ -81,12 +82,16 @@ class Transport:
     def __init__(self) -> None:
         self.linked: set[str] = set()
         self.delivered: list[Message] = []
+        self.dismissed: list[PeerId] = []
 
     def reaches(self, peer_id: PeerId) -> bool:
         return peer_id in self.linked
 
     def deliver(self, message: Message) -> None:
         self.delivered.append(message)
+
+    def dismiss(self, peer_id: PeerId) -> None:
+        self.dismissed.append(peer_id)
 
 
 class FlakyStore(MemoryStore):
@@ -114,9 +119,9 @@ class FlakyStore(MemoryStore):
         self._note("unread")
         return await super().unread(owner, after=after, limit=limit)
 
-    async def move(self, owner, ids, event, *, now):
+    async def move(self, owner, ids, event, *, now, via=""):
         self._note("move")
-        return await super().move(owner, ids, event, now=now)
+        return await super().move(owner, ids, event, now=now, via=via)
 
     async def hand_out(self, owner, claim, *, now):
         self._note("hand_out")
@@ -135,7 +140,7 @@ class Rig:
 
     async def join(self, caller: Caller | None = None, **fields) -> Registration:
         """Register a peer; without a caller, anybody on this machine."""
-        return await self.broker.register(caller or Caller(), RegisterRequest(**fields))
+        return await self.broker.peers.register(caller or Caller(), RegisterRequest(**fields))
 
     async def joins_as_process(self, pid: int, **fields) -> tuple[PeerId, Caller]:
         """Register a process that owns its socket; return its id and it as a caller."""
@@ -145,15 +150,14 @@ class Rig:
 
     async def send(self, to_id: str, text: str = "hi", caller=None, **fields) -> Receipt:
         request = SendMessageRequest(to_id=to_id, text=text, **{"from_id": "cli", **fields})
-        receipt, _ = await self.broker.send(caller or Caller(), request)
-        return receipt
+        return (await self.broker.mail.send(caller or Caller(), request)).receipt
 
     async def poll(self, peer_id: str, caller=None, *, whole: bool | None = True, **fields):
         """Poll; `whole` says what becomes of the answer, None that nobody knows yet."""
         request = PollRequest(id=peer_id, **fields)
-        messages, handout = await self.broker.poll(caller or Caller(), request)
+        messages, handout = await self.broker.mail.poll(caller or Caller(), request)
         if whole is not None:
-            self.broker.handed_over(handout, whole=whole)
+            self.broker.mail.handed_over(handout, whole=whole)
             await self.settled()
         return [message.id for message in messages]
 
@@ -165,7 +169,7 @@ class Rig:
 
     async def settled(self) -> None:
         """Wait until nothing runs in the background."""
-        while waiting := list(self.broker._background):
+        while waiting := list(self.broker._context._background):
             await asyncio.wait(waiting)
 
 

@@ -11,7 +11,8 @@ import time
 from collections.abc import Callable, Coroutine, Iterator
 from typing import Any, Self
 
-from claude_peers.broker.broker import Broker, Options
+from claude_peers.broker.broker import Broker
+from claude_peers.broker.context import Options
 from claude_peers.broker.ports import Here
 from claude_peers.core.limits import Limits
 from claude_peers.core.models import Peer, Process

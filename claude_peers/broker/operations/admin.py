@@ -5,10 +5,19 @@ from typing import TYPE_CHECKING, Any
 from claude_peers.broker.operations.registry import operation
 from claude_peers.core.errors import SecretRequiredError
 from claude_peers.core.models import Caller
-from claude_peers.wire.records import PeerRequest, StepDownRequest
+from claude_peers.wire.records import (
+    HistoryRequest,
+    PeerRequest,
+    StepDownRequest,
+    letter_view,
+)
 
 if TYPE_CHECKING:
     from claude_peers.broker.broker import Broker
+
+
+HISTORY = 500
+"""Messages in one answer."""
 
 
 @operation("/admin/step-down", StepDownRequest)
@@ -18,6 +27,16 @@ async def step_down(broker: "Broker", caller: Caller, request: StepDownRequest) 
         raise SecretRequiredError
     broker.step_down(request.hold_ms / 1000.0)
     return {"ok": True, "epoch": broker.epoch}
+
+
+@operation("/history", HistoryRequest)
+async def history(broker: "Broker", caller: Caller, request: HistoryRequest) -> Any:
+    """Return messages of all mailboxes, oldest first; needs proof of the user's secret."""
+    if not caller.knows_secret:
+        raise SecretRequiredError
+    limit = max(1, min(request.limit, HISTORY))
+    found = await broker.store.history(after=request.after, limit=limit)
+    return {"messages": [letter_view(message) for message in found]}
 
 
 @operation("/ledger", PeerRequest)
@@ -31,4 +50,5 @@ async def ledger(broker: "Broker", caller: Caller, request: PeerRequest) -> Any:
         "purged": counts.purged,
         "states": {state.value: n for state, n in counts.states.items()},
         "balanced": counts.balanced,
+        "refused": dict(broker.mail.refused),
     }

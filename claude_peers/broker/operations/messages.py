@@ -2,16 +2,25 @@
 
 from typing import TYPE_CHECKING, Any
 
+from claude_peers.broker.context import iso
+from claude_peers.broker.mail import Sent
 from claude_peers.broker.operations.registry import Answer, operation
 from claude_peers.core.delivery import Event
+from claude_peers.core.limits import NAME
 from claude_peers.core.models import Caller
+from claude_peers.core.outlook import next_step
+from claude_peers.core.text import one_line
 from claude_peers.wire.quirks import acknowledged
 from claude_peers.wire.records import (
+    DeadLettersRequest,
+    MessageRequest,
     MessagesRequest,
     PeerRequest,
     PollRequest,
     SendMessageRequest,
+    dead_letter_view,
     message_view,
+    story_view,
 )
 
 if TYPE_CHECKING:
@@ -21,32 +30,21 @@ if TYPE_CHECKING:
 @operation("/send-message", SendMessageRequest)
 async def send_message(broker: "Broker", caller: Caller, request: SendMessageRequest) -> Any:
     """Store a message for one peer; ok means that it is durable."""
-    receipt, recipient = await broker.send(caller, request)
-    answer = {
-        "ok": True,
-        "message_id": receipt.message.id,
-        "state": receipt.message.state,
-        "to_id": recipient.id,
-        "to_name": recipient.name,
-        "presence": recipient.presence,
-        "route": recipient.route,
-        "last_seen": recipient.last_seen,
-    }
-    return answer | {"duplicate": True} if receipt.duplicate else answer
+    return _sent_view(await broker.mail.send(caller, request))
 
 
 @operation("/poll-messages", PollRequest)
 async def poll_messages(broker: "Broker", caller: Caller, request: PollRequest) -> Any:
     """Take unread mail; it counts as seen with the next poll, or with an acknowledgement."""
-    messages, handout = await broker.poll(caller, request)
+    messages, handout = await broker.mail.poll(caller, request)
     body = {"messages": [message_view(message) for message in messages]}
-    return Answer(body, lambda whole: broker.handed_over(handout, whole=whole))
+    return Answer(body, lambda whole: broker.mail.handed_over(handout, whole=whole))
 
 
 @operation("/peek-messages", PeerRequest)
 async def peek_messages(broker: "Broker", caller: Caller, request: PeerRequest) -> Any:
     """Look at unread mail without taking it."""
-    messages = await broker.peek(caller, request.id)
+    messages = await broker.mail.peek(caller, request.id)
     return {"messages": [message_view(message) for message in messages]}
 
 
@@ -56,23 +54,77 @@ async def ack_messages(broker: "Broker", caller: Caller, request: MessagesReques
     owners = (
         {request.id: request.message_ids}
         if request.id
-        else await broker.owners(request.message_ids)
+        else await broker.mail.owners(request.message_ids)
     )
     acked = 0
     for owner, ids in owners.items():
-        acked += len(await broker.settle(caller, owner, ids, Event.SEE))
+        acked += len(
+            await broker.mail.settle(caller, owner, ids, Event.SEE, via=_via(request, "ack"))
+        )
     return {"ok": True, "acked": acked}
 
 
 @operation("/release-messages", MessagesRequest, reshape=acknowledged)
 async def release_messages(broker: "Broker", caller: Caller, request: MessagesRequest) -> Any:
     """Give messages back that were taken and not shown to the agent."""
-    moved = await broker.settle(caller, request.id, request.message_ids, Event.RETURN)
+    moved = await broker.mail.settle(
+        caller, request.id, request.message_ids, Event.RETURN, via=_via(request, "release")
+    )
     return {"ok": True, "released": len(moved)}
 
 
 @operation("/pushed-messages", MessagesRequest, reshape=acknowledged)
 async def pushed_messages(broker: "Broker", caller: Caller, request: MessagesRequest) -> Any:
     """Tell that messages went to the agent over a proven route; no evidence that it saw them."""
-    moved = await broker.settle(caller, request.id, request.message_ids, Event.PUSH)
+    moved = await broker.mail.settle(
+        caller, request.id, request.message_ids, Event.PUSH, via=_via(request, "push")
+    )
     return {"ok": True, "pushed": len(moved)}
+
+
+@operation("/message-status", MessageRequest)
+async def message_status(broker: "Broker", caller: Caller, request: MessageRequest) -> Any:
+    """Tell what became of a message: each step, and what happens next."""
+    story = await broker.mail.story(caller, request.message_id)
+    recipient = broker.roster.get(story.message.to_id)
+    return story_view(story) | {
+        "to_name": recipient.name if recipient else story.message.to_name,
+        "presence": recipient.presence if recipient else None,
+        "next": next_step(story.message, recipient),
+    }
+
+
+@operation("/dead-letters", DeadLettersRequest)
+async def dead_letters(broker: "Broker", caller: Caller, request: DeadLettersRequest) -> Any:
+    """List messages that nobody read in time, newest first."""
+    found = await broker.mail.dead_letters(caller, request.id, limit=request.limit)
+    views = [dead_letter_view(each, iso(each.ended_at or 0.0)) for each in found]
+    return {"dead_letters": views}
+
+
+@operation("/resend-message", MessageRequest)
+async def resend_message(broker: "Broker", caller: Caller, request: MessageRequest) -> Any:
+    """Send a dead letter again, as a new message."""
+    return _sent_view(await broker.mail.resend(caller, request.message_id))
+
+
+def _sent_view(sent: Sent) -> dict[str, Any]:
+    receipt, recipient = sent.receipt, sent.recipient
+    answer = {
+        "ok": True,
+        "message_id": receipt.message.id,
+        "state": receipt.message.state,
+        "to_id": recipient.id,
+        "to_name": recipient.name,
+        "presence": recipient.presence,
+        "route": recipient.route,
+        "activity": recipient.activity,
+        "last_seen": recipient.last_seen,
+        "unread": receipt.unread,
+        "warnings": sent.warnings,
+    }
+    return answer | {"duplicate": True} if receipt.duplicate else answer
+
+
+def _via(request: MessagesRequest, default: str) -> str:
+    return one_line(request.via, NAME) or default

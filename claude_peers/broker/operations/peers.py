@@ -5,9 +5,13 @@ from typing import TYPE_CHECKING, Any
 from claude_peers.broker.operations.registry import operation
 from claude_peers.core.models import Caller
 from claude_peers.wire.records import (
+    KeysRequest,
     ListPeersRequest,
+    MuteRequest,
     PeerRequest,
     RegisterRequest,
+    RenameRequest,
+    RouteRequest,
     SetSummaryRequest,
     peer_view,
 )
@@ -21,21 +25,22 @@ OK = {"ok": True}
 @operation("/register", RegisterRequest)
 async def register(broker: "Broker", caller: Caller, request: RegisterRequest) -> Any:
     """Join, or come back with a token, and learn one's id."""
-    joined = await broker.register(caller, request)
-    return {"id": joined.peer.id, "token": joined.token, "name": joined.peer.name}
+    joined = await broker.peers.register(caller, request)
+    answer = {"id": joined.peer.id, "token": joined.token, "name": joined.peer.name}
+    return answer | {"secondary": True} if joined.secondary else answer
 
 
 @operation("/heartbeat", PeerRequest)
 async def heartbeat(broker: "Broker", caller: Caller, request: PeerRequest) -> Any:
     """Give a sign of life; needed from peers whose process the broker cannot see."""
-    await broker.heartbeat(caller, request.id)
+    await broker.peers.heartbeat(caller, request.id)
     return OK
 
 
 @operation("/set-summary", SetSummaryRequest)
 async def set_summary(broker: "Broker", caller: Caller, request: SetSummaryRequest) -> Any:
     """Change what a peer says it is working on."""
-    await broker.set_summary(caller, request.id, request.summary)
+    await broker.peers.set_summary(caller, request.id, request.summary)
     return OK
 
 
@@ -43,11 +48,39 @@ async def set_summary(broker: "Broker", caller: Caller, request: SetSummaryReque
 async def list_peers(broker: "Broker", caller: Caller, request: ListPeersRequest) -> Any:
     """List the peers of the machine, a directory or a repository."""
     del caller
-    return [peer_view(peer) for peer in await broker.list_peers(request)]
+    return [peer_view(peer) for peer in await broker.peers.list_peers(request)]
 
 
 @operation("/unregister", PeerRequest)
 async def unregister(broker: "Broker", caller: Caller, request: PeerRequest) -> Any:
     """Leave; unread mail is kept."""
-    await broker.unregister(caller, request.id)
+    await broker.peers.unregister(caller, request.id)
+    return OK
+
+
+@operation("/rename", RenameRequest)
+async def rename(broker: "Broker", caller: Caller, request: RenameRequest) -> Any:
+    """Change a peer's name; it answers to the old one for a day."""
+    peer = await broker.peers.rename(caller, request.id, request.name)
+    return OK | {"id": peer.id, "name": peer.name}
+
+
+@operation("/mute", MuteRequest)
+async def mute(broker: "Broker", caller: Caller, request: MuteRequest) -> Any:
+    """Hold a sender's messages back, or offer them again."""
+    other = await broker.peers.mute(caller, request.id, request.peer_id, muted=request.muted)
+    return OK | {"peer_id": other.id, "name": other.name, "muted": request.muted}
+
+
+@operation("/set-route", RouteRequest)
+async def set_route(broker: "Broker", caller: Caller, request: RouteRequest) -> Any:
+    """Tell how one is reached now, and whether one's agent is idle."""
+    broker.peers.set_route(caller, request.id, request.route, request.activity)
+    return OK
+
+
+@operation("/add-keys", KeysRequest)
+async def add_keys(broker: "Broker", caller: Caller, request: KeysRequest) -> Any:
+    """Record further identity keys of one's own peer."""
+    await broker.peers.add_keys(caller, request.id, request.keys)
     return OK

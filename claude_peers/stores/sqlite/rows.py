@@ -4,18 +4,31 @@ import json
 import sqlite3
 from typing import Any
 
-from claude_peers.core.models import Message, Peer, PeerId, Presence, Process, State, Trust
+from claude_peers.core.models import (
+    Message,
+    Peer,
+    PeerId,
+    Presence,
+    Process,
+    State,
+    Step,
+    Trust,
+)
 
 PEER = (
     "id, name, pid, process_pid, process_started, boot, host, cwd, git_root, repo, tty, summary, "
-    "client, route, trust, presence, token_hash, keys, registered_at, last_seen"
+    "client, route, trust, presence, token_hash, keys, former, muted, registered_at, last_seen"
 )
 _NAMES = PEER.split(", ")
 SAVE_PEER = (
     f"INSERT INTO peer ({PEER}) VALUES ({', '.join(':' + name for name in _NAMES)}) "
     f"ON CONFLICT (id) DO UPDATE SET {', '.join(f'{n} = excluded.{n}' for n in _NAMES[1:])}"
 )
-MESSAGE = "id, uid, from_id, to_id, text, sent_at, state, verified, reply_to, deliveries"
+MESSAGE = (
+    "id, uid, from_id, to_id, text, sent_at, state, verified, reply_to, deliveries, intent, "
+    "thread, hops, to_name, inherited, expires_at, ended_at, reason"
+)
+_MESSAGE = MESSAGE.split(", ")
 
 
 def peer_row(peer: Peer) -> dict[str, Any]:
@@ -23,7 +36,7 @@ def peer_row(peer: Peer) -> dict[str, Any]:
     row = {name: getattr(peer, name) for name in _NAMES if not name.startswith("process_")}
     row["process_pid"] = peer.process.pid if peer.process else None
     row["process_started"] = peer.process.started if peer.process else None
-    row["keys"] = json.dumps(peer.keys)
+    row |= {name: json.dumps(row[name]) for name in ("keys", "former", "muted")}
     row["trust"], row["presence"] = peer.trust.value, peer.presence.value
     return row
 
@@ -33,25 +46,24 @@ def to_peer(row: tuple[Any, ...]) -> Peer:
     values = dict(zip(_NAMES, row, strict=True))
     pid, started = values.pop("process_pid"), values.pop("process_started")
     values["process"] = None if pid is None else Process(pid=pid, started=started)
-    values["keys"] = tuple(json.loads(values["keys"]))
+    for name in ("keys", "muted"):
+        values[name] = tuple(json.loads(values[name]))
+    values["former"] = tuple(tuple(each) for each in json.loads(values["former"]))
     values["trust"], values["presence"] = Trust(values["trust"]), Presence(values["presence"])
     return Peer(**values)
 
 
 def to_message(row: tuple[Any, ...]) -> Message:
     """Return the message of a row of `MESSAGE`."""
-    return Message(
-        id=row[0],
-        uid=row[1],
-        from_id=row[2],
-        to_id=PeerId(row[3]),
-        text=row[4],
-        sent_at=row[5],
-        state=State(row[6]),
-        verified=bool(row[7]),
-        reply_to=row[8],
-        deliveries=row[9],
-    )
+    values = dict(zip(_MESSAGE, row, strict=True))
+    values["state"], values["to_id"] = State(values["state"]), PeerId(values["to_id"])
+    values["verified"], values["inherited"] = bool(values["verified"]), bool(values["inherited"])
+    return Message(**values)
+
+
+def to_steps(lines: str) -> tuple[Step, ...]:
+    """Return the steps of a column `steps`."""
+    return tuple(Step(*json.loads(line)) for line in lines.splitlines())
 
 
 def messages(cursor: sqlite3.Cursor) -> list[Message]:

@@ -82,7 +82,32 @@ _FIRST = (
     """,
 )
 
-MIGRATIONS: tuple[tuple[str, ...], ...] = (_FIRST,)
+_STORIES = (
+    "ALTER TABLE peer ADD COLUMN former TEXT NOT NULL DEFAULT '[]'",
+    "ALTER TABLE peer ADD COLUMN muted TEXT NOT NULL DEFAULT '[]'",
+    "ALTER TABLE mail ADD COLUMN intent TEXT NOT NULL DEFAULT ''",
+    "ALTER TABLE mail ADD COLUMN thread INTEGER",
+    "ALTER TABLE mail ADD COLUMN hops INTEGER NOT NULL DEFAULT 0",
+    "ALTER TABLE mail ADD COLUMN to_name TEXT",
+    "ALTER TABLE mail ADD COLUMN inherited INTEGER NOT NULL DEFAULT 0",
+    "ALTER TABLE mail ADD COLUMN owed_at REAL",
+    # One line of JSON for each step. In the message's own row: it is written anyway, and a
+    # table of steps would cost pages of its own for each state and each purge.
+    "ALTER TABLE mail ADD COLUMN steps TEXT NOT NULL DEFAULT ''",
+    "CREATE INDEX mail_owed ON mail (owed_at) WHERE owed_at IS NOT NULL",
+    "CREATE INDEX mail_owing ON mail (to_id) WHERE owed_at IS NOT NULL",
+    "CREATE INDEX mail_dead ON mail (to_id, id) WHERE state = 'dead'",
+    """
+    CREATE TRIGGER mail_readdressed AFTER UPDATE OF to_id ON mail
+    WHEN new.unread = 1 AND old.to_id <> new.to_id BEGIN
+        UPDATE mailbox SET unread = unread - 1, size = size - old.size WHERE peer_id = old.to_id;
+        INSERT INTO mailbox VALUES (new.to_id, 1, new.size) ON CONFLICT (peer_id)
+            DO UPDATE SET unread = unread + 1, size = size + excluded.size;
+    END
+    """,
+)
+
+MIGRATIONS: tuple[tuple[str, ...], ...] = (_FIRST, _STORIES)
 
 
 def migrate(db: sqlite3.Connection) -> None:

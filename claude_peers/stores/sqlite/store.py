@@ -1,20 +1,15 @@
 """The Store port on one SQLite file."""
 
-import hashlib
 import json
-import secrets
 import sqlite3
-from collections.abc import Iterable
-from dataclasses import replace
+from collections.abc import Callable, Iterable
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 from claude_peers.broker.ports import Claim, Mailbox
-from claude_peers.core.delivery import Event, sources, target
-from claude_peers.core.errors import DedupeConflictError
-from claude_peers.core.limits import Limits, check_mailbox
+from claude_peers.core.delivery import Event
+from claude_peers.core.limits import Limits
 from claude_peers.core.models import (
-    UNREAD,
     Draft,
     Ledger,
     Message,
@@ -23,13 +18,11 @@ from claude_peers.core.models import (
     Process,
     Receipt,
     State,
+    Story,
 )
-from claude_peers.stores.retention import DEDUPE_WINDOW, KEEP_DEAD, KEEP_READ
-from claude_peers.stores.sqlite import rows
+from claude_peers.stores.sqlite import mail, rows
 from claude_peers.stores.sqlite.adopt import Adoption
-from claude_peers.stores.sqlite.commits import Commits
-
-_OFFERED = "unread = 1 AND state IN ('queued', 'pushed')"
+from claude_peers.stores.sqlite.commits import Commits, Result
 
 
 class SqliteStore:
@@ -59,7 +52,7 @@ class SqliteStore:
         """Close the file, after what waits has been committed."""
         await self.commits.__aexit__(kind, error, at)
 
-    async def take_office(self, leader: Process) -> int:
+    async def take_office(self, leader: Process, *, now: float) -> int:
         """See `broker.ports.Store`."""
 
         def work(db: sqlite3.Connection) -> int:
@@ -68,7 +61,7 @@ class SqliteStore:
                 "RETURNING epoch",
                 {"pid": leader.pid, "started": leader.started},
             ).fetchone()
-            db.execute("UPDATE mail SET state = 'queued' WHERE unread = 1 AND state = 'leased'")
+            mail.end_leases(db, now)
             return int(epoch)
 
         # Only now: an epoch whose commit failed was never ours.
@@ -82,7 +75,7 @@ class SqliteStore:
             found = db.execute(f"SELECT {rows.PEER} FROM peer ORDER BY seq")
             return [rows.to_peer(row) for row in found]
 
-        return await self.commits.submit(work, writes=False)
+        return await self._read(work)
 
     async def save_peer(self, peer: Peer) -> None:
         """See `broker.ports.Store`."""
@@ -102,66 +95,63 @@ class SqliteStore:
 
     async def accept(self, draft: Draft, limits: Limits, *, now: float) -> Receipt:
         """See `broker.ports.Store`."""
-        size = len(draft.text.encode("utf-8", "replace"))
-        digest = _digest(draft)
-
-        def work(db: sqlite3.Connection) -> Receipt:
-            if draft.dedupe_key and (first := _earlier(db, draft, digest, now)):
-                return Receipt(message=first, duplicate=True)
-            box = _mailbox(db, draft.to_id)
-            check_mailbox(draft.to_id, limits, unread=box.unread, size=box.size, adding=size)
-            message = _insert(db, draft, size)
-            if draft.dedupe_key:
-                _remember(db, draft, digest, message.id, now)
-            if draft.reply_to is not None:
-                _move(db, PeerId(draft.from_id), [draft.reply_to], Event.ANSWER, now=now)
-            return Receipt(message=message)
-
-        return await self.commits.submit(work)
+        return await self.commits.submit(lambda db: mail.accept(db, draft, limits, now))
 
     async def unread(self, owner: PeerId, *, after: int = 0, limit: int = 0) -> list[Message]:
         """See `broker.ports.Store`."""
-        values = {"owner": owner, "after": after, "limit": limit or -1}
-        return await self.commits.submit(
-            lambda db: rows.messages(
-                db.execute(
-                    f"SELECT {rows.MESSAGE} FROM mail WHERE to_id = :owner AND {_OFFERED} "
-                    "AND id > :after ORDER BY id LIMIT :limit",
-                    values,
-                )
-            ),
-            writes=False,
-        )
+        return await self._read(lambda db: mail.page(db, owner, after, limit))
 
     async def move(
-        self, owner: PeerId, ids: Iterable[int], event: Event, *, now: float
+        self, owner: PeerId, ids: Iterable[int], event: Event, *, now: float, via: str = ""
     ) -> list[int]:
         """See `broker.ports.Store`."""
         listed = list(ids)
-        return await self.commits.submit(lambda db: _move(db, owner, listed, event, now=now))
+        return await self.commits.submit(
+            lambda db: mail.move(db, owner, listed, event, now=now, via=via)
+        )
 
     async def hand_out(self, owner: PeerId, claim: Claim, *, now: float) -> list[Message]:
         """See `broker.ports.Store`."""
-
-        def work(db: sqlite3.Connection) -> list[Message]:
-            _move(db, owner, claim.seen, Event.SEE, now=now)
-            _move(db, owner, claim.returned, Event.RETURN, now=now)
-            return _lease(db, owner, claim)
-
         # Most polls find nothing and settle nothing: a commit without a change writes no page.
-        return await self.commits.submit(work)
+        return await self.commits.submit(lambda db: mail.hand_out(db, owner, claim, now))
+
+    async def admit(self, owner: PeerId, sender: str, *, now: float) -> list[Message]:
+        """See `broker.ports.Store`."""
+        return await self.commits.submit(lambda db: mail.admit(db, owner, sender, now))
+
+    async def readdress(self, old: PeerId, new: PeerId, name: str, *, now: float) -> int:
+        """See `broker.ports.Store`."""
+        return await self.commits.submit(lambda db: mail.readdress(db, old, new, name, now))
 
     async def tidy(self, *, now: float, most: int) -> int:
         """See `broker.ports.Store`."""
-        return await self.commits.submit(lambda db: _tidy(db, now, most))
+        return await self.commits.submit(lambda db: mail.tidy(db, now, most))
 
     async def mailbox(self, owner: PeerId) -> Mailbox:
         """See `broker.ports.Store`."""
-        return await self.commits.submit(lambda db: _mailbox(db, owner), writes=False)
+        return await self._read(lambda db: mail.mailbox(db, owner))
 
     async def message(self, message_id: int) -> Message | None:
         """See `broker.ports.Store`."""
-        return await self.commits.submit(lambda db: _message(db, message_id), writes=False)
+        return await self._read(lambda db: mail.message(db, message_id))
+
+    async def story(self, message_id: int) -> Story | None:
+        """See `broker.ports.Store`."""
+        return await self._read(lambda db: mail.story(db, message_id))
+
+    async def dead_letters(self, owner: PeerId | None = None, *, limit: int) -> list[Message]:
+        """See `broker.ports.Store`."""
+        return await self._read(lambda db: mail.dead_letters(db, owner, limit))
+
+    async def owed(
+        self, *, now: float | None = None, by: PeerId | None = None, limit: int
+    ) -> list[Message]:
+        """See `broker.ports.Store`."""
+        return await self._read(lambda db: mail.owed(db, now, by, limit))
+
+    async def history(self, *, after: int = 0, limit: int) -> list[Message]:
+        """See `broker.ports.Store`."""
+        return await self._read(lambda db: mail.history(db, after, limit))
 
     async def ledger(self) -> Ledger:
         """See `broker.ports.Store`."""
@@ -172,121 +162,10 @@ class SqliteStore:
             states = {State(name): n for name, n in tally.items() if n}
             return Ledger(accepted=accepted, purged=purged, states=states)
 
-        return await self.commits.submit(work, writes=False)
+        return await self._read(work)
 
-
-def _insert(db: sqlite3.Connection, draft: Draft, size: int) -> Message:
-    values: dict[str, Any] = {
-        "uid": secrets.token_hex(12),
-        "from_id": draft.from_id,
-        "to_id": draft.to_id,
-        "text": draft.text,
-        "size": size,
-        "sent_at": draft.sent_at,
-        "verified": draft.verified,
-        "reply_to": draft.reply_to,
-        "expires_at": draft.expires_at,
-    }
-    row = db.execute(
-        "INSERT INTO mail (uid, from_id, to_id, text, size, sent_at, state, unread, verified, "
-        "reply_to, expires_at) VALUES (:uid, :from_id, :to_id, :text, :size, :sent_at, "
-        f"'queued', 1, :verified, :reply_to, :expires_at) RETURNING {rows.MESSAGE}",
-        values,
-    ).fetchone()
-    return rows.to_message(row)
-
-
-def _move(
-    db: sqlite3.Connection, owner: PeerId, ids: Iterable[int], event: Event, *, now: float
-) -> list[int]:
-    listed = json.dumps(list(ids))
-    if listed == "[]":
-        return []
-    ends = target(event) not in UNREAD
-    moved = db.execute(
-        "UPDATE mail SET state = :state, unread = :unread, deliveries = deliveries + :handed, "
-        "ended_at = coalesce(:ended_at, ended_at) "
-        "WHERE id IN (SELECT value FROM json_each(:ids)) AND to_id = :owner "
-        "AND state IN (SELECT value FROM json_each(:sources)) RETURNING id",
-        {
-            "state": target(event),
-            "unread": not ends,
-            "handed": event in (Event.LEASE, Event.PUSH),
-            "ended_at": now if ends else None,
-            "ids": listed,
-            "owner": owner,
-            "sources": json.dumps(sources(event)),
-        },
-    )
-    return sorted(row[0] for row in moved)
-
-
-def _lease(db: sqlite3.Connection, owner: PeerId, claim: Claim) -> list[Message]:
-    leased = db.execute(
-        "UPDATE mail SET state = 'leased', deliveries = deliveries + 1 WHERE id IN ("
-        f"SELECT id FROM mail WHERE to_id = :owner AND {_OFFERED} "
-        "AND id NOT IN (SELECT value FROM json_each(:exclude)) ORDER BY id LIMIT :limit) "
-        f"RETURNING {rows.MESSAGE}",
-        {"owner": owner, "exclude": json.dumps(claim.exclude), "limit": claim.limit or -1},
-    )
-    return [
-        replace(message, deliveries=message.deliveries - 1) for message in rows.messages(leased)
-    ]
-
-
-def _mailbox(db: sqlite3.Connection, owner: PeerId) -> Mailbox:
-    row = db.execute("SELECT unread, size FROM mailbox WHERE peer_id = ?", [owner]).fetchone()
-    return Mailbox(unread=row[0], size=row[1]) if row else Mailbox()
-
-
-def _message(db: sqlite3.Connection, message_id: int) -> Message | None:
-    found = db.execute(f"SELECT {rows.MESSAGE} FROM mail WHERE id = ?", [message_id])
-    row = found.fetchone()
-    return rows.to_message(row) if row else None
-
-
-def _earlier(db: sqlite3.Connection, draft: Draft, digest: str, now: float) -> Message | None:
-    row = db.execute(
-        "SELECT digest, mail_id FROM dedupe WHERE sender = ? AND key = ? AND at > ?",
-        [draft.from_id, draft.dedupe_key, now - DEDUPE_WINDOW],
-    ).fetchone()
-    if row is None:
-        return None
-    if row[0] != digest:
-        raise DedupeConflictError(draft.dedupe_key or "")
-    return _message(db, row[1])
-
-
-def _remember(db: sqlite3.Connection, draft: Draft, digest: str, mail_id: int, now: float) -> None:
-    db.execute(
-        "INSERT OR REPLACE INTO dedupe VALUES (?, ?, ?, ?, ?)",
-        [draft.from_id, draft.dedupe_key, digest, mail_id, now],
-    )
-    # Two old keys go for each new one: the table stays small without a sweep.
-    db.execute(
-        "DELETE FROM dedupe WHERE (sender, key) IN "
-        "(SELECT sender, key FROM dedupe WHERE at <= ? ORDER BY at LIMIT 2)",
-        [now - DEDUPE_WINDOW],
-    )
-
-
-def _tidy(db: sqlite3.Connection, now: float, most: int) -> int:
-    died = db.execute(
-        "UPDATE mail SET state = 'dead', unread = 0, ended_at = :now, reason = 'expired' "
-        "WHERE id IN (SELECT id FROM mail WHERE unread = 1 AND expires_at <= :now LIMIT :most)",
-        {"now": now, "most": most},
-    ).rowcount
-    purged = db.execute(
-        "DELETE FROM mail WHERE id IN (SELECT id FROM mail WHERE unread = 0 AND ended_at <= :read "
-        "AND (state <> 'dead' OR ended_at <= :dead) ORDER BY ended_at LIMIT :most)",
-        {"read": now - KEEP_READ, "dead": now - KEEP_DEAD, "most": most - died},
-    ).rowcount
-    return died + purged
-
-
-def _digest(draft: Draft) -> str:
-    body = f"{draft.to_id}\x1f{draft.reply_to}\x1f{draft.text}"
-    return hashlib.sha256(body.encode("utf-8", "replace")).hexdigest()
+    async def _read(self, piece: Callable[[sqlite3.Connection], Result]) -> Result:
+        return await self.commits.submit(piece, writes=False)
 
 
 def _done(_cursor: sqlite3.Cursor) -> None:

@@ -1,0 +1,124 @@
+"""What every part of the broker works with: its ports, the roster, and who may act for whom."""
+
+import asyncio
+import logging
+from collections.abc import Coroutine
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from claude_peers.broker.leases import Leases
+from claude_peers.broker.ports import Clock, Here, Store, Transport
+from claude_peers.broker.roster import Roster
+from claude_peers.core import access
+from claude_peers.core.delivery import Event
+from claude_peers.core.errors import ClaudePeersError, NotYourPeerError, PeerNotFoundError
+from claude_peers.core.limits import Limits
+from claude_peers.core.models import Caller, Peer, PeerId, Trust
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """What the user decided about this broker."""
+
+    limits: Limits = field(default_factory=Limits)
+    require_token: bool = False
+
+
+class Context:
+    """The broker's ports and what its parts share.
+
+    Args:
+        store: where peers and mail are kept.
+        transport: how peers are reached unasked.
+        clock: what time it is.
+        here: facts about this machine.
+        options: limits and the like.
+    """
+
+    def __init__(
+        self, store: Store, transport: Transport, *, clock: Clock, here: Here, options: Options
+    ) -> None:
+        self.store = store
+        self.transport = transport
+        self.clock = clock
+        self.here = here
+        self.options = options
+        self.roster = Roster(store)
+        self.leases = Leases()
+        self._background: set[asyncio.Task[Any]] = set()
+
+    def mine(self, caller: Caller, peer_id: str) -> Peer | None:
+        """Return the peer if it is known, after seeing that the caller may act for it.
+
+        Raises:
+            NotYourPeerError: it may not.
+        """
+        peer, required = self.roster.get(peer_id), self.options.require_token
+        if peer is None:
+            access.check_unknown(caller, peer_id, required=required)
+        elif not self.roster.attached(caller.token_hash, peer.id):
+            access.check(caller, peer, required=required)
+            if caller.token_hash is not None and peer.trust is not Trust.TOKEN:
+                self.in_background(self.roster.bind(peer.id))
+        return peer
+
+    def managed(self, caller: Caller, peer_id: str) -> Peer:
+        """Return a peer that the caller may manage: its own, or any if it is this user.
+
+        Raises:
+            NotYourPeerError: it is neither.
+            PeerNotFoundError: there is no such peer.
+        """
+        peer = self.roster.get(peer_id)
+        if peer is None:
+            raise PeerNotFoundError(peer_id)
+        if not caller.knows_secret and not self.speaks_for(caller, peer):
+            raise NotYourPeerError(peer_id)
+        return peer
+
+    def speaks_for(self, caller: Caller, peer: Peer) -> bool:
+        """Whether it is known that the caller is this peer, or a second server of its agent."""
+        if self.roster.attached(caller.token_hash, peer.id):
+            return True
+        return access.speaks_for(caller, peer)
+
+    def heard_of(self, peer_id: str) -> None:
+        """Take a sign of life."""
+        self.roster.alive(PeerId(peer_id), now=self.clock.monotonic(), at=self.at())
+
+    def at(self) -> str:
+        """Return the time to show: ISO 8601, UTC, milliseconds."""
+        return iso(self.clock.wall())
+
+    def give_back(self, owner: PeerId, ids: tuple[int, ...], why: str) -> None:
+        """Return messages that were handed out and did not arrive; nobody waits for it."""
+        if ids:
+            self.in_background(self._return(owner, ids, why))
+
+    def in_background(self, work: Coroutine[Any, Any, Any]) -> None:
+        """Run something nobody waits for; a failure is logged."""
+        task = asyncio.ensure_future(work)
+        self._background.add(task)
+        task.add_done_callback(self._background_done)
+
+    def _background_done(self, task: asyncio.Task[Any]) -> None:
+        self._background.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.warning("background work failed: %s", error)
+
+    async def _return(self, owner: PeerId, ids: tuple[int, ...], why: str) -> None:
+        now = self.clock.monotonic()
+        try:
+            await self.store.move(owner, ids, Event.RETURN, now=self.clock.wall(), via=why)
+        except ClaudePeersError:
+            self.leases.begin(owner, list(ids), deadline=now)  # the next round tries again
+            raise
+
+
+def iso(seconds: float) -> str:
+    """Return a time (seconds since the epoch) as upstream writes it."""
+    moment = datetime.fromtimestamp(seconds, UTC)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -1,0 +1,292 @@
+"""Use cases about mail: sending, taking, looking, acknowledging, asking what became of it."""
+
+import asyncio
+from collections import Counter
+from dataclasses import dataclass
+
+from claude_peers.broker.context import Context
+from claude_peers.broker.leases import ACK_WITHIN, Handout
+from claude_peers.broker.peers import Peers
+from claude_peers.broker.ports import Claim
+from claude_peers.broker.rates import Exchanges, Rates
+from claude_peers.core import discovery, outlook
+from claude_peers.core.delivery import Event, lifetime
+from claude_peers.core.errors import (
+    ClaudePeersError,
+    MessageNotFoundError,
+    SecretRequiredError,
+)
+from claude_peers.core.limits import check_text
+from claude_peers.core.models import (
+    Caller,
+    Draft,
+    Intent,
+    Message,
+    Peer,
+    PeerId,
+    Receipt,
+    State,
+    Story,
+)
+from claude_peers.wire.records import PollRequest, SendMessageRequest
+
+SYSTEM = "claude-peers"
+"""From whom a notice of the broker itself comes."""
+OWED = 600.0
+"""Seconds after which the sender of a request is told that no answer has come."""
+NOTICES = 64
+"""Notices written at a time."""
+DEAD_LETTERS = 200
+"""Dead letters in one answer."""
+LONGEST_WAIT = 60.0
+"""Seconds a poll may wait for a message."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sent:
+    """What a sender learns.
+
+    Attributes:
+        receipt: the store's word.
+        recipient: the peer as it is now.
+        warnings: why it may not be read soon.
+    """
+
+    receipt: Receipt
+    recipient: Peer
+    warnings: list[str]
+
+
+class Mail:
+    """Messages.
+
+    Args:
+        context: what the broker works with.
+        peers: who is there.
+
+    Attributes:
+        refused: how many sends were refused, by the error's code.
+    """
+
+    def __init__(self, context: Context, peers: Peers) -> None:
+        self.refused: Counter[str] = Counter()
+        self._context = context
+        self._peers = peers
+        self._rates = Rates(context.options.limits)
+        self._exchanges = Exchanges(context.options.limits)
+        self._waiting: dict[PeerId, set[asyncio.Future[None]]] = {}
+
+    # Sending
+
+    async def send(self, caller: Caller, request: SendMessageRequest) -> Sent:
+        """Store a message for one peer, then offer it."""
+        try:
+            return await self._send(caller, request)
+        except ClaudePeersError as error:
+            self.refused[error.code] += 1
+            raise
+
+    async def _send(self, caller: Caller, request: SendMessageRequest) -> Sent:
+        context = self._context
+        sender = context.mine(caller, request.from_id)
+        verified = sender is not None and context.speaks_for(caller, sender)
+        now, wall = context.clock.monotonic(), context.clock.wall()
+        self._rates.spend(request.from_id if verified else caller.source, now=now)
+        recipient = discovery.resolve(
+            request.to_id, list(context.roster), host=context.here.host, now=wall
+        )
+        check_text(request.text)
+        self._exchanges.take_turn(request.from_id, recipient.id, now=now)
+        lives = lifetime(request.ttl_ms and request.ttl_ms / 1000.0)
+        asks = request.intent == Intent.REQUEST and sender is not None
+        patience = request.answer_within_ms and request.answer_within_ms / 1000.0
+        draft = Draft(
+            from_id=request.from_id,
+            to_id=recipient.id,
+            text=request.text,
+            sent_at=context.at(),
+            expires_at=wall + lives,
+            verified=verified,
+            reply_to=request.reply_to,
+            dedupe_key=request.dedupe_key,
+            intent=request.intent,
+            to_name=recipient.name if request.to_id != recipient.id else None,
+            held=request.from_id in recipient.muted,
+            owed_at=wall + min(patience or OWED, lives) if asks else None,
+        )
+        return await self._accept(draft, recipient)
+
+    async def _accept(self, draft: Draft, recipient: Peer) -> Sent:
+        context, limits = self._context, self._context.options.limits
+        receipt = await context.store.accept(draft, limits, now=context.clock.wall())
+        if not receipt.duplicate:
+            self._offer(receipt.message)
+        if not context.transport.reaches(recipient.id):
+            await self._peers.sweep([recipient])  # it may have died unnoticed, and the answer tells
+        known = context.roster.get(recipient.id) or recipient
+        said = outlook.warnings(known, unread=receipt.unread, size=receipt.size, limits=limits)
+        return Sent(receipt=receipt, recipient=known, warnings=said)
+
+    def _offer(self, message: Message) -> None:
+        if message.state is not State.QUEUED:
+            return
+        self._context.transport.deliver(message)
+        for waiting in self._waiting.get(message.to_id, ()):
+            if not waiting.done():
+                waiting.set_result(None)
+
+    async def resend(self, caller: Caller, message_id: int) -> Sent:
+        """Send a dead letter again, as a new message of the same sender."""
+        context = self._context
+        dead = (await self.story(caller, message_id)).message
+        if dead.state is not State.DEAD:
+            raise MessageNotFoundError(message_id)
+        recipient = discovery.resolve(
+            dead.to_id, list(context.roster), host=context.here.host, now=context.clock.wall()
+        )
+        draft = Draft(
+            from_id=dead.from_id,
+            to_id=recipient.id,
+            text=dead.text,
+            sent_at=context.at(),
+            expires_at=context.clock.wall() + lifetime(None),
+            verified=dead.verified,
+            dedupe_key=f"resend {message_id}",
+            intent=dead.intent,
+            to_name=dead.to_name,
+        )
+        return await self._accept(draft, recipient)
+
+    async def dead_letters(self, caller: Caller, peer_id: str, *, limit: int) -> list[Message]:
+        """Return the dead letters of a peer's mailbox, or of all for the user, newest first.
+
+        Raises:
+            SecretRequiredError: it asks for those of all and is not known to be this user.
+        """
+        owner = PeerId(peer_id) if peer_id else None
+        if not caller.knows_secret:
+            if owner is None:
+                raise SecretRequiredError
+            self._context.mine(caller, owner)
+        return await self._context.store.dead_letters(owner, limit=max(1, min(limit, DEAD_LETTERS)))
+
+    # Reading
+
+    async def poll(self, caller: Caller, request: PollRequest) -> tuple[list[Message], Handout]:
+        """Hand out unread mail; what becomes of it is settled later (see `broker.leases`)."""
+        context, owner = self._context, PeerId(request.id)
+        context.mine(caller, owner)
+        await self._peers.heartbeat(caller, owner)
+        seen = () if request.ack_supported else context.leases.arrived(owner)
+        claim = Claim(seen=seen, exclude=request.exclude, limit=request.limit)
+        try:
+            messages = await self._hand_out(owner, claim, wait=request.wait_s)
+        except ClaudePeersError:
+            context.leases.begin(owner, list(seen)).written = True  # the next poll settles them
+            raise
+        deadline = context.clock.monotonic() + ACK_WITHIN if request.ack_supported else None
+        ids = [message.id for message in messages]
+        return messages, context.leases.begin(owner, ids, deadline=deadline)
+
+    async def _hand_out(self, owner: PeerId, claim: Claim, *, wait: float) -> list[Message]:
+        """Hand out what there is, or wait for the first message that comes."""
+        store, clock = self._context.store, self._context.clock
+        if not wait > 0:
+            return await store.hand_out(owner, claim, now=clock.wall())
+        arrival = asyncio.get_running_loop().create_future()
+        waiting = self._waiting.setdefault(owner, set())
+        waiting.add(arrival)
+        try:
+            if messages := await store.hand_out(owner, claim, now=clock.wall()):
+                return messages
+            await asyncio.wait((arrival,), timeout=min(wait, LONGEST_WAIT))
+            later = Claim(exclude=claim.exclude, limit=claim.limit, via=claim.via)
+            return await store.hand_out(owner, later, now=clock.wall())
+        finally:
+            waiting.discard(arrival)
+            if not waiting:
+                self._waiting.pop(owner, None)
+
+    def handed_over(self, handout: Handout, *, whole: bool) -> None:
+        """Learn whether a poll's answer was written; a broken one gives its messages back."""
+        handout.written = whole
+        if not whole:
+            ids = self._context.leases.drop(handout)
+            self._context.give_back(handout.owner, ids, "the connection broke")
+
+    async def peek(self, caller: Caller, peer_id: str) -> list[Message]:
+        """Return unread mail without any effect on it."""
+        if not caller.knows_secret:
+            self._context.mine(caller, peer_id)
+        return await self._context.store.unread(PeerId(peer_id))
+
+    async def settle(
+        self, caller: Caller, peer_id: str, ids: tuple[int, ...], event: Event, *, via: str = ""
+    ) -> list[int]:
+        """Apply evidence (SEE), a pushed mark (PUSH) or a return to messages of one mailbox."""
+        context, owner = self._context, PeerId(peer_id)
+        context.mine(caller, owner)
+        moved = await context.store.move(owner, ids, event, now=context.clock.wall(), via=via)
+        context.leases.acknowledge(owner, tuple(moved))
+        return moved
+
+    async def owners(self, ids: tuple[int, ...]) -> dict[PeerId, tuple[int, ...]]:
+        """Return whose mailboxes messages are in, for acknowledgements that do not say."""
+        found: dict[PeerId, tuple[int, ...]] = {}
+        for number in ids:
+            if message := await self._context.store.message(number):
+                found[message.to_id] = (*found.get(message.to_id, ()), number)
+        return found
+
+    async def story(self, caller: Caller, message_id: int) -> Story:
+        """Return what happened to a message.
+
+        Raises:
+            MessageNotFoundError: there is none, or the caller has no part in it.
+        """
+        story = await self._context.store.story(message_id)
+        if story is None or not self._has_part(caller, story.message):
+            raise MessageNotFoundError(message_id)
+        return story
+
+    def _has_part(self, caller: Caller, message: Message) -> bool:
+        if caller.knows_secret:
+            return True
+        ends = (self._context.roster.get(each) for each in (message.from_id, message.to_id))
+        return any(peer is not None and self._context.speaks_for(caller, peer) for peer in ends)
+
+    # Time
+
+    async def remind(self) -> None:
+        """Tell the senders of requests that no answer came in time."""
+        now = self._context.clock.wall()
+        for request in await self._context.store.owed(now=now, limit=NOTICES):
+            await self._tell(request, "has not answered")
+
+    async def deserted(self, peer: Peer) -> None:
+        """Tell those who wait for an answer of a peer that it is gone."""
+        for request in await self._context.store.owed(by=peer.id, limit=NOTICES):
+            await self._tell(request, "ended before it answered")
+
+    async def _tell(self, request: Message, what: str) -> None:
+        context = self._context
+        peer = context.roster.get(request.to_id)
+        name = peer.name if peer else request.to_id
+        text = (
+            f"{name} {what} your message {request.id}. It stays in that mailbox; "
+            f"message_status {request.id} tells more. This is said once."
+        )
+        draft = Draft(
+            from_id=SYSTEM,
+            to_id=PeerId(request.from_id),
+            text=text,
+            sent_at=context.at(),
+            expires_at=context.clock.wall() + lifetime(None),
+            verified=True,
+            intent=Intent.INFORM,
+            notice_of=request.id,
+        )
+        limits = context.options.limits
+        receipt = await context.store.accept(draft, limits, now=context.clock.wall())
+        if not receipt.duplicate:
+            self._offer(receipt.message)

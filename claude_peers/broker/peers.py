@@ -1,0 +1,209 @@
+"""Use cases about peers: coming, going, being found, what others may know about them."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import replace
+
+from claude_peers.broker import registration
+from claude_peers.broker.context import Context
+from claude_peers.core import discovery, identity, liveness
+from claude_peers.core.errors import (
+    BadRequestError,
+    NameTakenError,
+    SecretRequiredError,
+)
+from claude_peers.core.limits import KEYS, NAME, SUMMARY
+from claude_peers.core.models import Caller, Peer, Presence
+from claude_peers.core.text import one_line
+from claude_peers.wire.records import ListPeersRequest, RegisterRequest
+
+log = logging.getLogger(__name__)
+
+PROBED = 100
+"""Peers without a live connection whose processes are looked at for each list."""
+FORWARD = 24 * 3600.0
+"""Seconds a peer answers to a name it had."""
+MUTED = 256
+"""Senders a peer may mute."""
+
+Told = Callable[[Peer], Awaitable[None]]
+
+
+class Peers:
+    """Who is there.
+
+    Args:
+        context: what the broker works with.
+
+    Attributes:
+        gone: told about each peer that is not there any more.
+    """
+
+    def __init__(self, context: Context) -> None:
+        self.gone: Told
+        self._context = context
+        self._roster = context.roster
+
+    async def register(self, caller: Caller, request: RegisterRequest) -> registration.Registration:
+        """Let a peer in, or in again."""
+        context = self._context
+        holders = [p for p in self._unlinked() if identity.shares_key(request.keys, p)]
+        if holders:  # one of them may have died unnoticed, and its mailbox be the newcomer's
+            await self.sweep(holders)
+        terms = registration.Terms(
+            here=context.here,
+            at=context.at(),
+            required=context.options.require_token,
+            linked=context.transport.reaches,
+        )
+        joined = registration.register(self._roster, caller, request, terms)
+        if joined.secondary:
+            self._roster.attach(registration.hash_token(joined.token), joined.peer.id)
+            return joined
+        if joined.changed:
+            await self._roster.put(joined.peer)
+        if joined.replaced is not None:
+            await self._left(joined.replaced)
+        await self._inherit(joined.peer)
+        context.heard_of(joined.peer.id)
+        return joined
+
+    async def unregister(self, caller: Caller, peer_id: str) -> None:
+        """Let a peer go; its mail stays, and waits for a successor if one can be known."""
+        peer = self._context.mine(caller, peer_id)
+        if self._roster.release(caller.token_hash):
+            return  # a second server of the same agent: the peer stays
+        if peer is not None:
+            await self._left(peer)
+
+    async def heartbeat(self, caller: Caller, peer_id: str) -> None:
+        """Take a sign of life; a peer that was only silent is there again."""
+        self._context.heard_of(peer_id)
+        if again := registration.come_back(self._roster, caller, peer_id):
+            await self._roster.put(again)
+
+    async def set_summary(self, caller: Caller, peer_id: str, summary: str) -> None:
+        """Change what a peer says about itself."""
+        if peer := self._context.mine(caller, peer_id):
+            await self._roster.put(replace(peer, summary=summary[:SUMMARY]))
+
+    async def rename(self, caller: Caller, peer_id: str, name: str) -> Peer:
+        """Give a peer another name; it answers to the old one for a day.
+
+        Raises:
+            BadRequestError: that is no name.
+            NameTakenError: somebody who is there has it, or it is somebody's id.
+        """
+        peer = self._context.managed(caller, peer_id)
+        if not identity.is_name(name):
+            raise BadRequestError(
+                f"{one_line(name, NAME)!r} is no name",
+                "A name has up to 64 of a-z, 0-9, dot, dash and underscore, a letter or digit "
+                "first.",
+            )
+        if name in self._roster.names(without={peer.id}) - {peer.id}:
+            raise NameTakenError(name)
+        if name == peer.name:
+            return peer
+        now = self._context.clock.wall()
+        kept = [each for each in peer.former if each[1] > now and each[0] not in (name, peer.name)]
+        former = ((peer.name, now + FORWARD), *kept)
+        renamed = replace(peer, name=name, former=former[:KEYS])
+        await self._roster.put(renamed)
+        await self._inherit(renamed)
+        return renamed
+
+    async def mute(self, caller: Caller, peer_id: str, sender: str, *, muted: bool) -> Peer:
+        """Stop, or start again, to offer a sender's messages to a peer; return the sender."""
+        context = self._context
+        peer = context.managed(caller, peer_id)
+        other = discovery.resolve(
+            sender, list(self._roster), host=context.here.host, now=context.clock.wall()
+        )
+        rest = [each for each in peer.muted if each != other.id]
+        listed = [other.id, *rest] if muted else rest
+        await self._roster.put(replace(peer, muted=tuple(listed[:MUTED])))
+        if not muted:
+            for message in await context.store.admit(peer.id, other.id, now=context.clock.wall()):
+                context.transport.deliver(message)
+        return other
+
+    def set_route(self, caller: Caller, peer_id: str, route: str, activity: str) -> None:
+        """Note how a peer is reached now, and whether its agent is idle; not worth an fsync."""
+        if peer := self._context.mine(caller, peer_id):
+            route, activity = one_line(route, NAME), one_line(activity, NAME)
+            self._roster.note(replace(peer, route=route, activity=activity))
+
+    async def add_keys(self, caller: Caller, peer_id: str, keys: tuple[str, ...]) -> None:
+        """Record further identity keys of a peer: its agent's session got another id.
+
+        Raises:
+            SecretRequiredError: the peer did not prove the secret when it registered with keys.
+        """
+        peer = self._context.mine(caller, peer_id)
+        if peer is None or not peer.keys:
+            raise SecretRequiredError
+        added = tuple(dict.fromkeys((*keys, *peer.keys)))[:KEYS]
+        if added != peer.keys:
+            await self._roster.put(replace(peer, keys=added))
+
+    async def list_peers(self, request: ListPeersRequest) -> list[Peer]:
+        """Return the present peers of a scope, those with a live connection as just seen."""
+        if len(self._unlinked()) <= PROBED:
+            await self.sweep()
+        found = discovery.visible(
+            self._roster.present(),
+            request.scope,
+            cwd=request.cwd,
+            root=request.git_root,
+            repo=request.repo,
+        )
+        at, reaches = self._context.at(), self._context.transport.reaches
+        return [
+            replace(peer, last_seen=at) if reaches(peer.id) else peer
+            for peer in found
+            if peer.id != request.exclude_id
+        ]
+
+    async def sweep(self, peers: Iterable[Peer] | None = None) -> None:
+        """Let go of peers (all, or some) that are gone; give back what they had in hand."""
+        context = self._context
+        lost = liveness.gone(
+            self._roster if peers is None else peers,
+            boot=context.here.boot,
+            alive=context.here.alive,
+            linked=context.transport.reaches,
+            silent_for=lambda each: self._roster.silent_for(each, now=context.clock.monotonic()),
+        )
+        for peer in lost:
+            log.info("peer %s is gone", peer.id)
+            context.give_back(peer.id, context.leases.drop_all(peer.id), "its reader is gone")
+        at = context.at()
+        await self._roster.put(*(registration.gone(peer, left=False, at=at) for peer in lost))
+        await asyncio.gather(*map(self._tell_gone, lost))
+
+    async def _left(self, peer: Peer) -> None:
+        # What it took last goes to a successor; without one, a poll under the old id settles it.
+        context = self._context
+        if peer.keys:
+            context.give_back(peer.id, context.leases.drop_all(peer.id), "its reader has left")
+        await self._roster.put(registration.gone(peer, left=True, at=context.at()))
+        await self._tell_gone(peer)
+
+    async def _tell_gone(self, peer: Peer) -> None:
+        self._context.transport.dismiss(peer.id)
+        await self.gone(peer)
+
+    async def _inherit(self, peer: Peer) -> None:
+        """Take over mail that was sent by name to an earlier holder in the same directory."""
+        context = self._context
+        for other in list(self._roster):
+            same = (other.name, other.cwd, other.host) == (peer.name, peer.cwd, peer.host)
+            if same and other.id != peer.id and other.presence is not Presence.PRESENT:
+                now = context.clock.wall()
+                await context.store.readdress(other.id, peer.id, peer.name, now=now)
+
+    def _unlinked(self) -> list[Peer]:
+        reaches = self._context.transport.reaches
+        return [peer for peer in self._roster.present() if not reaches(peer.id)]

@@ -1,0 +1,289 @@
+"""What the store does to mail, as statements inside a transaction that somebody else began.
+
+Every change of state appends a step to the message's story in the same statement, and the
+triggers of `schema` keep the counts.
+"""
+
+import hashlib
+import json
+import secrets
+import sqlite3
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any
+
+from claude_peers.broker.ports import Claim, Mailbox
+from claude_peers.core.delivery import DELIVERIES, REASONS, Event, sources, target
+from claude_peers.core.errors import DedupeConflictError
+from claude_peers.core.limits import Limits, check_mailbox, next_hop
+from claude_peers.core.models import UNREAD, Draft, Message, PeerId, Receipt, State, Story
+from claude_peers.stores.retention import DEDUPE_WINDOW, KEEP_DEAD, KEEP_READ
+from claude_peers.stores.sqlite import rows
+
+_OFFERED = "unread = 1 AND state IN ('queued', 'pushed')"
+_STEP = "steps = steps || json_array(:now, :event, :via) || char(10)"
+
+
+def accept(db: sqlite3.Connection, draft: Draft, limits: Limits, now: float) -> Receipt:
+    """See `broker.ports.Store.accept`."""
+    size = len(draft.text.encode("utf-8", "replace"))
+    if draft.dedupe_key and (first := _earlier(db, draft, now)):
+        box = mailbox(db, draft.to_id)
+        return Receipt(message=first, duplicate=True, unread=box.unread, size=box.size)
+    if draft.notice_of is not None and (told := _already_told(db, draft.notice_of)):
+        return Receipt(message=told, duplicate=True)
+    answered = None if draft.reply_to is None else message(db, draft.reply_to)
+    hops = 0 if answered is None else next_hop(answered.hops)
+    box = mailbox(db, draft.to_id)
+    check_mailbox(draft.to_id, limits, unread=box.unread, size=box.size, adding=size)
+    thread = None if answered is None else answered.thread or answered.id
+    accepted = _insert(db, draft, {"size": size, "hops": hops, "thread": thread})
+    if draft.dedupe_key:
+        _remember(db, draft, accepted.id, now)
+    if answered is not None:
+        owner = PeerId(draft.from_id)
+        move(db, owner, [answered.id], Event.ANSWER, now=now, via=f"message {accepted.id}")
+    return Receipt(message=accepted, unread=box.unread + 1, size=box.size + size)
+
+
+def move(
+    db: sqlite3.Connection,
+    owner: PeerId,
+    ids: Iterable[int],
+    event: Event,
+    *,
+    now: float,
+    via: str = "",
+) -> list[int]:
+    """See `broker.ports.Store.move`."""
+    listed = json.dumps(list(ids))
+    if listed == "[]":
+        return []
+    if event is Event.PUSH:
+        _give_up(db, "id IN (SELECT value FROM json_each(:ids))", owner, ids=listed, now=now)
+    ends = target(event) not in UNREAD
+    moved = db.execute(
+        f"UPDATE mail SET {_STEP}, state = :state, unread = :unread, "
+        "deliveries = deliveries + :handed, ended_at = coalesce(:ended_at, ended_at), "
+        "owed_at = CASE WHEN :state IN ('answered', 'dead') THEN NULL ELSE owed_at END "
+        "WHERE id IN (SELECT value FROM json_each(:ids)) AND to_id = :owner "
+        "AND state IN (SELECT value FROM json_each(:sources)) RETURNING id",
+        {
+            "state": target(event),
+            "unread": not ends,
+            "handed": event in (Event.LEASE, Event.PUSH),
+            "ended_at": now if ends else None,
+            "ids": listed,
+            "owner": owner,
+            "sources": json.dumps(sources(event)),
+            "now": now,
+            "event": event,
+            "via": via,
+        },
+    )
+    return sorted(row[0] for row in moved)
+
+
+def hand_out(db: sqlite3.Connection, owner: PeerId, claim: Claim, now: float) -> list[Message]:
+    """See `broker.ports.Store.hand_out`."""
+    move(db, owner, claim.seen, Event.SEE, now=now, via=claim.via)
+    move(db, owner, claim.returned, Event.RETURN, now=now, via=claim.via)
+    _give_up(db, _OFFERED, owner, now=now)
+    leased = db.execute(
+        f"UPDATE mail SET {_STEP}, state = 'leased', deliveries = deliveries + 1 WHERE id IN ("
+        f"SELECT id FROM mail WHERE to_id = :owner AND {_OFFERED} "
+        "AND id NOT IN (SELECT value FROM json_each(:exclude)) ORDER BY id LIMIT :limit) "
+        f"RETURNING {rows.MESSAGE}",
+        {
+            "owner": owner,
+            "exclude": json.dumps(claim.exclude),
+            "limit": claim.limit or -1,
+            "now": now,
+            "event": Event.LEASE,
+            "via": claim.via,
+        },
+    )
+    return [replace(each, deliveries=each.deliveries - 1) for each in rows.messages(leased)]
+
+
+def end_leases(db: sqlite3.Connection, now: float) -> None:
+    """Queue again what earlier epochs had handed out."""
+    db.execute(
+        f"UPDATE mail SET {_STEP}, state = 'queued' WHERE unread = 1 AND state = 'leased'",
+        {"now": now, "event": Event.RETURN, "via": "another broker leads"},
+    )
+
+
+def admit(db: sqlite3.Connection, owner: PeerId, sender: str, now: float) -> list[Message]:
+    """See `broker.ports.Store.admit`."""
+    admitted = db.execute(
+        f"UPDATE mail SET {_STEP}, state = 'queued' WHERE unread = 1 AND to_id = :owner "
+        f"AND from_id = :sender AND state = 'held' RETURNING {rows.MESSAGE}",
+        {"owner": owner, "sender": sender, "now": now, "event": Event.ADMIT, "via": "unmute"},
+    )
+    return rows.messages(admitted)
+
+
+def readdress(db: sqlite3.Connection, old: PeerId, new: PeerId, name: str, now: float) -> int:
+    """See `broker.ports.Store.readdress`."""
+    return db.execute(
+        f"UPDATE mail SET {_STEP}, to_id = :new, inherited = 1, state = 'queued' "
+        "WHERE unread = 1 AND to_id = :old AND to_name = :name",
+        {"old": old, "new": new, "name": name, "now": now, "event": "readdress", "via": new},
+    ).rowcount
+
+
+def tidy(db: sqlite3.Connection, now: float, most: int) -> int:
+    """See `broker.ports.Store.tidy`."""
+    died = db.execute(
+        f"UPDATE mail SET {_STEP}, state = 'dead', unread = 0, ended_at = :now, reason = :via, "
+        "owed_at = NULL "
+        "WHERE id IN (SELECT id FROM mail WHERE unread = 1 AND expires_at <= :now LIMIT :most)",
+        {"now": now, "most": most, "event": Event.EXPIRE, "via": REASONS[Event.EXPIRE]},
+    ).rowcount
+    purged = db.execute(
+        "DELETE FROM mail WHERE id IN (SELECT id FROM mail WHERE unread = 0 AND ended_at <= :read "
+        "AND (state <> 'dead' OR ended_at <= :dead) ORDER BY ended_at LIMIT :most)",
+        {"read": now - KEEP_READ, "dead": now - KEEP_DEAD, "most": most - died},
+    ).rowcount
+    return died + purged
+
+
+def mailbox(db: sqlite3.Connection, owner: PeerId) -> Mailbox:
+    """See `broker.ports.Store.mailbox`."""
+    row = db.execute("SELECT unread, size FROM mailbox WHERE peer_id = ?", [owner]).fetchone()
+    return Mailbox(unread=row[0], size=row[1]) if row else Mailbox()
+
+
+def message(db: sqlite3.Connection, message_id: int) -> Message | None:
+    """See `broker.ports.Store.message`."""
+    row = db.execute(f"SELECT {rows.MESSAGE} FROM mail WHERE id = ?", [message_id]).fetchone()
+    return rows.to_message(row) if row else None
+
+
+def story(db: sqlite3.Connection, message_id: int) -> Story | None:
+    """See `broker.ports.Store.story`."""
+    found = db.execute(f"SELECT steps, {rows.MESSAGE} FROM mail WHERE id = ?", [message_id])
+    row = found.fetchone()
+    return Story(rows.to_message(row[1:]), rows.to_steps(row[0])) if row else None
+
+
+def dead_letters(db: sqlite3.Connection, owner: PeerId | None, limit: int) -> list[Message]:
+    """See `broker.ports.Store.dead_letters`."""
+    mine = "" if owner is None else "AND to_id = :owner "
+    found = db.execute(
+        f"SELECT {rows.MESSAGE} FROM mail WHERE state = 'dead' {mine}ORDER BY id DESC LIMIT :limit",
+        {"owner": owner, "limit": limit},
+    )
+    return [rows.to_message(row) for row in found]
+
+
+def owed(db: sqlite3.Connection, now: float | None, by: PeerId | None, limit: int) -> list[Message]:
+    """See `broker.ports.Store.owed`."""
+    which = "owed_at <= :now" if by is None else "owed_at IS NOT NULL AND to_id = :by"
+    return rows.messages(
+        db.execute(
+            f"SELECT {rows.MESSAGE} FROM mail WHERE {which} LIMIT :limit",
+            {"now": now, "by": by, "limit": limit},
+        )
+    )
+
+
+def page(db: sqlite3.Connection, owner: PeerId, after: int, limit: int) -> list[Message]:
+    """See `broker.ports.Store.unread`."""
+    return rows.messages(
+        db.execute(
+            f"SELECT {rows.MESSAGE} FROM mail WHERE to_id = :owner AND {_OFFERED} "
+            "AND id > :after ORDER BY id LIMIT :limit",
+            {"owner": owner, "after": after, "limit": limit or -1},
+        )
+    )
+
+
+def history(db: sqlite3.Connection, after: int, limit: int) -> list[Message]:
+    """See `broker.ports.Store.history`."""
+    return rows.messages(
+        db.execute(
+            f"SELECT {rows.MESSAGE} FROM mail WHERE id > :after ORDER BY id LIMIT :limit",
+            {"after": after, "limit": limit},
+        )
+    )
+
+
+def _insert(db: sqlite3.Connection, draft: Draft, more: dict[str, Any]) -> Message:
+    values: dict[str, Any] = more | {
+        "uid": secrets.token_hex(12),
+        "from_id": draft.from_id,
+        "to_id": draft.to_id,
+        "text": draft.text,
+        "sent_at": draft.sent_at,
+        "state": State.HELD if draft.held else State.QUEUED,
+        "unread": 1,
+        "verified": draft.verified,
+        "reply_to": draft.reply_to,
+        "expires_at": draft.expires_at,
+        "intent": draft.intent,
+        "to_name": draft.to_name,
+        "owed_at": draft.owed_at,
+    }
+    named = ", ".join(f":{name}" for name in values)
+    row = db.execute(
+        f"INSERT INTO mail ({', '.join(values)}) VALUES ({named}) RETURNING {rows.MESSAGE}", values
+    ).fetchone()
+    return rows.to_message(row)
+
+
+def _give_up(
+    db: sqlite3.Connection, which: str, owner: PeerId, *, now: float, ids: str = ""
+) -> None:
+    """End what was handed out too often; `which` is a condition on mail."""
+    db.execute(
+        f"UPDATE mail SET {_STEP}, state = 'dead', unread = 0, ended_at = :now, reason = :via, "
+        f"owed_at = NULL WHERE to_id = :owner AND {which} AND {_OFFERED} AND deliveries >= :most",
+        {
+            "owner": owner,
+            "ids": ids,
+            "most": DELIVERIES,
+            "now": now,
+            "event": Event.GIVE_UP,
+            "via": REASONS[Event.GIVE_UP],
+        },
+    )
+
+
+def _already_told(db: sqlite3.Connection, request: int) -> Message | None:
+    """Note that a request's sender is told now; return the request if it was told before."""
+    told = db.execute(
+        "UPDATE mail SET owed_at = NULL WHERE id = ? AND owed_at IS NOT NULL", [request]
+    )
+    return None if told.rowcount else message(db, request)
+
+
+def _earlier(db: sqlite3.Connection, draft: Draft, now: float) -> Message | None:
+    row = db.execute(
+        "SELECT digest, mail_id FROM dedupe WHERE sender = ? AND key = ? AND at > ?",
+        [draft.from_id, draft.dedupe_key, now - DEDUPE_WINDOW],
+    ).fetchone()
+    if row is None:
+        return None
+    if row[0] != _digest(draft):
+        raise DedupeConflictError(draft.dedupe_key or "")
+    return message(db, row[1])
+
+
+def _remember(db: sqlite3.Connection, draft: Draft, mail_id: int, now: float) -> None:
+    db.execute(
+        "INSERT OR REPLACE INTO dedupe VALUES (?, ?, ?, ?, ?)",
+        [draft.from_id, draft.dedupe_key, _digest(draft), mail_id, now],
+    )
+    # Two old keys go for each new one: the table stays small without a sweep.
+    db.execute(
+        "DELETE FROM dedupe WHERE (sender, key) IN "
+        "(SELECT sender, key FROM dedupe WHERE at <= ? ORDER BY at LIMIT 2)",
+        [now - DEDUPE_WINDOW],
+    )
+
+
+def _digest(draft: Draft) -> str:
+    body = f"{draft.to_id}\x1f{draft.reply_to}\x1f{draft.text}"
+    return hashlib.sha256(body.encode("utf-8", "replace")).hexdigest()
