@@ -21,8 +21,8 @@ from support.node_tools import claude
 from support.waiting import eventually
 
 MARK = "TERMINAL_RUN_ID"
-READY = "? for shortcuts"
-"""What the client's screen shows once it takes input."""
+READY = ("? for shortcuts", "shift+tab to cycle")
+"""What the client's screen shows below its prompt, one or the other, once it takes input."""
 TERMINAL = ("-x", "120", "-y", "40")
 
 
@@ -102,7 +102,14 @@ class Terminal:
 
     def ready(self) -> None:
         """Wait until the client takes input."""
-        eventually(lambda: READY in self.screen(), timeout=60, what="the client's prompt")
+        try:
+            eventually(
+                lambda: any(hint in self.screen() for hint in READY),
+                timeout=60,
+                what="the client's prompt",
+            )
+        except AssertionError as error:
+            raise AssertionError(f"{error}; the terminal shows:\n{self.screen()}") from None
 
     def screen(self) -> str:
         """Return what a user sees."""
@@ -114,9 +121,8 @@ class Terminal:
         self._command("send-keys", "Enter")
 
     def shown(self, text: str) -> int:
-        """Return how many turns' requests brought `text` to the model for the first time."""
-        counts = [shown(body).count(text) for body in self.script.bodies(0)]
-        return max(counts, default=0)
+        """Return how often the model was shown `text`, in the request that has it most often."""
+        return max((shown(body).count(text) for body in self.script.bodies(0)), default=0)
 
     def kill(self) -> None:
         """End the client as a crash does."""
@@ -138,7 +144,7 @@ class Terminal:
         with suppress(subprocess.CalledProcessError):
             self._command("kill-server")
         with suppress(AssertionError):
-            eventually(lambda: not self.left(), timeout=5)
+            eventually(lambda: not self.left(), timeout=1)
         for pid in self.left():  # they carry this terminal's mark, so it started them
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
