@@ -134,8 +134,8 @@ class Settings:
         "which MCP implementation serves stdio: ours, or the official SDK (slower, larger)",
     )  # fmt: skip
     push: str = _setting(
-        "CLAUDE_PEERS_PUSH", "auto", _choice("auto", "channel", "off"),
-        "how messages reach the agent: channel takes the channel as proven, off never pushes",
+        "CLAUDE_PEERS_PUSH", "auto", _choice("auto", "rewake", "channel", "hook", "inbox", "off"),
+        "how messages reach the agent: auto takes the best proven way, the others only theirs",
     )  # fmt: skip
     summary: str = _setting(
         "CLAUDE_PEERS_SUMMARY", "auto", _choice("auto", "git", "openai", "off"),

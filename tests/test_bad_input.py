@@ -284,15 +284,16 @@ BAD_LINES = {
 
 @pytest.fixture(scope="module")
 def session(machine):
-    """Return a session that has mail from before all this, and reads it after it."""
+    """Return a session that has mail from before all this, and has been shown it once after it."""
     sender, recipient = machine.session(), machine.session()
     you = machine.peer_id(recipient)
     text, failed = sender.call("send_message", to_id=you, message="before it all")
     assert not failed, text
     yield recipient
     text, failed = recipient.call("check_messages", full=True)
-    assert not failed
-    assert "before it all" in text
+    assert not failed, text
+    results = [each["result"] for each in recipient.received if "result" in each]
+    assert sum("before it all" in json.dumps(result) for result in results) == 1
     assert not recipient.faults
 
 

@@ -58,7 +58,10 @@ BAD = {
         ["A", "a b", "a@b", "-a", "x" * 65, "é"],
     ),
     "CLAUDE_PEERS_MCP": ("Use one of own, sdk", ["SDK", "x", "own "]),
-    "CLAUDE_PEERS_PUSH": ("Use one of auto, channel", ["on", "AUTO", "1"]),
+    "CLAUDE_PEERS_PUSH": (
+        "Use one of auto, rewake, channel, hook, inbox, off",
+        ["on", "AUTO", "1"],
+    ),
     "CLAUDE_PEERS_SUMMARY": ("Use one of auto, git, openai, off", ["on", "claude"]),
     "CLAUDE_PEERS_RATE_LIMIT_RPM": ("Use a whole number from 0 to 1000000", ["-1", "x", "1000001"]),
     "CLAUDE_PEERS_MAILBOX_LIMIT": ("Use a whole number from 0 to 1000000", ["-1", "many", "1e3"]),

@@ -45,7 +45,7 @@ class Broker:
         self.in_background = context.in_background
         self.peers = Peers(context)
         self.mail = Mail(context, self.peers)
-        self.peers.gone = self.mail.deserted
+        self.peers.gone, self.peers.offer = self.mail.deserted, self.mail.offer
         self._context = context
 
     async def open(self, leader: Process) -> int:
@@ -66,12 +66,13 @@ class Broker:
 
     async def tidy(self) -> None:
         """Settle what is overdue: leases, requests, messages past their time, forgotten peers."""
-        context = self._context
+        context, wall = self._context, self._context.clock.wall()
         for handout in context.leases.overdue(now=context.clock.monotonic()):
             ids = context.leases.drop(handout)
             context.give_back(handout.owner, ids, "it was not acknowledged in time")
-        await self.mail.remind()
+        # At the same time as what expires, so that nobody dies unreminded.
+        await self.mail.remind(now=wall)
         touched = SLICE
         while touched == SLICE:
-            touched = await self.store.tidy(now=context.clock.wall(), most=SLICE)
-        await self.roster.forget(gone_since=iso(context.clock.wall() - liveness.FORGET))
+            touched = await self.store.tidy(now=wall, most=SLICE)
+        await self.roster.forget(gone_since=iso(wall - liveness.FORGET))

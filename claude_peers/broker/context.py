@@ -10,7 +10,7 @@ from typing import Any
 from claude_peers.broker.leases import Leases
 from claude_peers.broker.ports import Clock, Here, Store, Transport
 from claude_peers.broker.roster import Roster
-from claude_peers.core import access
+from claude_peers.core import access, discovery
 from claude_peers.core.delivery import Event
 from claude_peers.core.errors import ClaudePeersError, NotYourPeerError, PeerNotFoundError
 from claude_peers.core.limits import Limits
@@ -64,6 +64,11 @@ class Context:
             if caller.token_hash is not None and peer.trust is not Trust.TOKEN:
                 self.in_background(self.roster.bind(peer.id))
         return peer
+
+    def resolve(self, target: str) -> Peer:
+        """Return the one peer that a target means; see `core.discovery.resolve`."""
+        now = self.clock.wall()
+        return discovery.resolve(target, list(self.roster), host=self.here.host, now=now)
 
     def managed(self, caller: Caller, peer_id: str) -> Peer:
         """Return a peer that the caller may manage: its own, or any if it is this user.

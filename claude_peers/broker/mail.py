@@ -2,16 +2,17 @@
 
 import asyncio
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from claude_peers.broker.context import Context
 from claude_peers.broker.leases import ACK_WITHIN, Handout
 from claude_peers.broker.peers import Peers
 from claude_peers.broker.ports import Claim
 from claude_peers.broker.rates import Exchanges, Rates
-from claude_peers.core import discovery, outlook
-from claude_peers.core.delivery import Event, lifetime
+from claude_peers.core import outlook
+from claude_peers.core.delivery import Event, lifetime, patience
 from claude_peers.core.errors import (
+    BadRequestError,
     ClaudePeersError,
     MessageNotFoundError,
     SecretRequiredError,
@@ -32,14 +33,12 @@ from claude_peers.wire.records import PollRequest, SendMessageRequest
 
 SYSTEM = "claude-peers"
 """From whom a notice of the broker itself comes."""
-OWED = 600.0
-"""Seconds after which the sender of a request is told that no answer has come."""
 NOTICES = 64
 """Notices written at a time."""
 DEAD_LETTERS = 200
 """Dead letters in one answer."""
-LONGEST_WAIT = 60.0
-"""Seconds a poll may wait for a message."""
+LONGEST_WAIT = 55.0
+"""Seconds a poll may wait for a message: it is the only sign of life of whoever waits."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,14 +91,12 @@ class Mail:
         verified = sender is not None and context.speaks_for(caller, sender)
         now, wall = context.clock.monotonic(), context.clock.wall()
         self._rates.spend(request.from_id if verified else caller.source, now=now)
-        recipient = discovery.resolve(
-            request.to_id, list(context.roster), host=context.here.host, now=wall
-        )
+        recipient = context.resolve(request.to_id)
         check_text(request.text)
         self._exchanges.take_turn(request.from_id, recipient.id, now=now)
         lives = lifetime(request.ttl_ms and request.ttl_ms / 1000.0)
+        waits = patience(request.answer_within_ms and request.answer_within_ms / 1000.0, lives)
         asks = request.intent == Intent.REQUEST and sender is not None
-        patience = request.answer_within_ms and request.answer_within_ms / 1000.0
         draft = Draft(
             from_id=request.from_id,
             to_id=recipient.id,
@@ -112,7 +109,7 @@ class Mail:
             intent=request.intent,
             to_name=recipient.name if request.to_id != recipient.id else None,
             held=request.from_id in recipient.muted,
-            owed_at=wall + min(patience or OWED, lives) if asks else None,
+            owed_at=wall + waits if asks else None,
         )
         return await self._accept(draft, recipient)
 
@@ -120,14 +117,15 @@ class Mail:
         context, limits = self._context, self._context.options.limits
         receipt = await context.store.accept(draft, limits, now=context.clock.wall())
         if not receipt.duplicate:
-            self._offer(receipt.message)
+            self.offer(receipt.message)
         if not context.transport.reaches(recipient.id):
             await self._peers.sweep([recipient])  # it may have died unnoticed, and the answer tells
         known = context.roster.get(recipient.id) or recipient
-        said = outlook.warnings(known, unread=receipt.unread, size=receipt.size, limits=limits)
+        said = outlook.warnings(known, receipt, limits=limits)
         return Sent(receipt=receipt, recipient=known, warnings=said)
 
-    def _offer(self, message: Message) -> None:
+    def offer(self, message: Message) -> None:
+        """Give a message to whoever is there to take it now."""
         if message.state is not State.QUEUED:
             return
         self._context.transport.deliver(message)
@@ -140,20 +138,26 @@ class Mail:
         context = self._context
         dead = (await self.story(caller, message_id)).message
         if dead.state is not State.DEAD:
-            raise MessageNotFoundError(message_id)
-        recipient = discovery.resolve(
-            dead.to_id, list(context.roster), host=context.here.host, now=context.clock.wall()
-        )
+            raise BadRequestError(
+                f"Message {message_id} is {dead.state}, not dead",
+                "Only dead letters can be sent again.",
+            )
+        wall, lives = context.clock.wall(), lifetime(None)
+        recipient = context.resolve(dead.to_id)
+        asks = dead.intent == Intent.REQUEST and context.roster.get(dead.from_id) is not None
         draft = Draft(
             from_id=dead.from_id,
             to_id=recipient.id,
             text=dead.text,
             sent_at=context.at(),
-            expires_at=context.clock.wall() + lifetime(None),
+            expires_at=wall + lives,
             verified=dead.verified,
+            reply_to=dead.reply_to,
             dedupe_key=f"resend {message_id}",
             intent=dead.intent,
             to_name=dead.to_name,
+            held=dead.from_id in recipient.muted,
+            owed_at=wall + patience(None, lives) if asks else None,
         )
         return await self._accept(draft, recipient)
 
@@ -257,23 +261,25 @@ class Mail:
 
     # Time
 
-    async def remind(self) -> None:
+    async def remind(self, *, now: float) -> None:
         """Tell the senders of requests that no answer came in time."""
-        now = self._context.clock.wall()
-        for request in await self._context.store.owed(now=now, limit=NOTICES):
-            await self._tell(request, "has not answered")
+        store = self._context.store
+        while overdue := await store.owed(now=now, limit=NOTICES):
+            await asyncio.gather(*(self._tell(each, "has not answered") for each in overdue))
 
     async def deserted(self, peer: Peer) -> None:
         """Tell those who wait for an answer of a peer that it is gone."""
-        for request in await self._context.store.owed(by=peer.id, limit=NOTICES):
-            await self._tell(request, "ended before it answered")
+        what = "ended before it answered" if peer.process else "went away before it answered"
+        while owed := await self._context.store.owed(by=peer.id, limit=NOTICES):
+            await asyncio.gather(*(self._tell(each, what) for each in owed))
 
     async def _tell(self, request: Message, what: str) -> None:
         context = self._context
         peer = context.roster.get(request.to_id)
         name = peer.name if peer else request.to_id
+        where = "It was read" if request.state is State.SEEN else "It stays in that mailbox"
         text = (
-            f"{name} {what} your message {request.id}. It stays in that mailbox; "
+            f"{name} {what} your message {request.id}. {where}; "
             f"message_status {request.id} tells more. This is said once."
         )
         draft = Draft(
@@ -286,7 +292,8 @@ class Mail:
             intent=Intent.INFORM,
             notice_of=request.id,
         )
-        limits = context.options.limits
-        receipt = await context.store.accept(draft, limits, now=context.clock.wall())
+        # One for each request it sent: a full mailbox must not keep it from learning this.
+        unbounded = replace(context.options.limits, mailbox=0)
+        receipt = await context.store.accept(draft, unbounded, now=context.clock.wall())
         if not receipt.duplicate:
-            self._offer(receipt.message)
+            self.offer(receipt.message)

@@ -2,8 +2,9 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import replace
+from typing import Any
 
 from claude_peers.broker import registration
 from claude_peers.broker.context import Context
@@ -14,7 +15,7 @@ from claude_peers.core.errors import (
     SecretRequiredError,
 )
 from claude_peers.core.limits import KEYS, NAME, SUMMARY
-from claude_peers.core.models import Caller, Peer, Presence
+from claude_peers.core.models import Caller, Message, Peer, Presence
 from claude_peers.core.text import one_line
 from claude_peers.wire.records import ListPeersRequest, RegisterRequest
 
@@ -27,7 +28,7 @@ FORWARD = 24 * 3600.0
 MUTED = 256
 """Senders a peer may mute."""
 
-Told = Callable[[Peer], Awaitable[None]]
+Told = Callable[[Peer], Coroutine[Any, Any, None]]
 
 
 class Peers:
@@ -38,10 +39,12 @@ class Peers:
 
     Attributes:
         gone: told about each peer that is not there any more.
+        offer: told about mail that a peer may have from now on.
     """
 
     def __init__(self, context: Context) -> None:
         self.gone: Told
+        self.offer: Callable[[Message], None]
         self._context = context
         self._roster = context.roster
 
@@ -118,15 +121,13 @@ class Peers:
         """Stop, or start again, to offer a sender's messages to a peer; return the sender."""
         context = self._context
         peer = context.managed(caller, peer_id)
-        other = discovery.resolve(
-            sender, list(self._roster), host=context.here.host, now=context.clock.wall()
-        )
+        other = context.resolve(sender)
         rest = [each for each in peer.muted if each != other.id]
         listed = [other.id, *rest] if muted else rest
         await self._roster.put(replace(peer, muted=tuple(listed[:MUTED])))
         if not muted:
             for message in await context.store.admit(peer.id, other.id, now=context.clock.wall()):
-                context.transport.deliver(message)
+                self.offer(message)
         return other
 
     def set_route(self, caller: Caller, peer_id: str, route: str, activity: str) -> None:
@@ -144,7 +145,7 @@ class Peers:
         peer = self._context.mine(caller, peer_id)
         if peer is None or not peer.keys:
             raise SecretRequiredError
-        added = tuple(dict.fromkeys((*keys, *peer.keys)))[:KEYS]
+        added = identity.more_keys(keys, peer.keys)
         if added != peer.keys:
             await self._roster.put(replace(peer, keys=added))
 
@@ -181,7 +182,8 @@ class Peers:
             context.give_back(peer.id, context.leases.drop_all(peer.id), "its reader is gone")
         at = context.at()
         await self._roster.put(*(registration.gone(peer, left=False, at=at) for peer in lost))
-        await asyncio.gather(*map(self._tell_gone, lost))
+        for peer in lost:
+            self._tell_gone(peer)
 
     async def _left(self, peer: Peer) -> None:
         # What it took last goes to a successor; without one, a poll under the old id settles it.
@@ -189,20 +191,28 @@ class Peers:
         if peer.keys:
             context.give_back(peer.id, context.leases.drop_all(peer.id), "its reader has left")
         await self._roster.put(registration.gone(peer, left=True, at=context.at()))
-        await self._tell_gone(peer)
+        self._tell_gone(peer)
 
-    async def _tell_gone(self, peer: Peer) -> None:
+    def _tell_gone(self, peer: Peer) -> None:
         self._context.transport.dismiss(peer.id)
-        await self.gone(peer)
+        # Whoever noticed it did not ask for this, and is not to suffer from its failure.
+        self._context.in_background(self.gone(peer))
 
     async def _inherit(self, peer: Peer) -> None:
         """Take over mail that was sent by name to an earlier holder in the same directory."""
-        context = self._context
-        for other in list(self._roster):
-            same = (other.name, other.cwd, other.host) == (peer.name, peer.cwd, peer.host)
-            if same and other.id != peer.id and other.presence is not Presence.PRESENT:
-                now = context.clock.wall()
-                await context.store.readdress(other.id, peer.id, peer.name, now=now)
+        store, now = self._context.store, self._context.clock.wall()
+        earlier = [
+            other.id
+            for other in self._roster
+            if (other.name, other.cwd, other.host) == (peer.name, peer.cwd, peer.host)
+            and other.id != peer.id
+            and other.presence is not Presence.PRESENT
+        ]
+        moving = (store.readdress(each, peer.id, peer.name, now=now) for each in earlier)
+        if sum(await asyncio.gather(*moving)):
+            for message in await store.unread(peer.id):
+                if message.inherited and message.to_name == peer.name:
+                    self.offer(message)
 
     def _unlinked(self) -> list[Peer]:
         reaches = self._context.transport.reaches

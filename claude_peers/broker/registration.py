@@ -77,7 +77,7 @@ def register(
     token = request.token if known and known.token_hash == shown else None
     if known is None and proven:
         first = identity.same_agent(request.keys, roster.present())
-        if first is not None and first.process != process:
+        if first is not None and (process is None or first.process != process):
             return Registration(first, secrets.token_hex(32), changed=False, secondary=True)
         known = first or identity.predecessor(request.keys, list(roster))
     trust = Trust.TOKEN if proven else access.trust_of(caller, process, required=terms.required)

@@ -37,6 +37,9 @@ class Client:
         name: its name.
         problem: why there can be no broker, shown to callers instead of a time-out.
         registered: set once the first registration is done.
+        secondary: whether another server of the same agent is the one that is pushed to.
+        joined: called after each registration.
+        beat: called with each sign of life of the broker.
     """
 
     def __init__(self, registration: Callable[[], dict[str, Any]]) -> None:
@@ -45,6 +48,9 @@ class Client:
         self.problem: ClaudePeersError | None = None
         self.registered = asyncio.Event()
         self.pushed: Pushed = lambda _message, _sender: None
+        self.beat: Callable[[], None] = lambda: None
+        self.joined: Callable[[], None] = lambda: None
+        self.secondary = False
         self._registration = registration
         self._token: str | None = None
         self._link: Link | None = None
@@ -88,6 +94,7 @@ class Client:
         """
         link.answered = self._answered
         link.pushed = self._pushed if link.keeps else self._hold
+        link.beat = self.beat
         body = self._registration()
         if self._token is not None:
             body["token"] = self._token
@@ -104,9 +111,11 @@ class Client:
         # An upstream broker knows no tokens; ours, which may follow, still knows this one.
         self._token = joined.get("token", self._token)
         self.name = joined.get("name", self.peer_id)
+        self.secondary = bool(joined.get("secondary"))
         self.problem = None
         self._link = link
         self.registered.set()
+        self.joined()
         for waiting, request in list(self._waiting.items()):
             link.send(waiting, request.operation, request.body)
 

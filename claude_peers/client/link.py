@@ -31,6 +31,7 @@ class Link(Protocol):
     Attributes:
         answered: called with number, status and body of an answer.
         pushed: called with a message and what is known of its sender.
+        beat: called with each sign of life of the broker, every few seconds.
         epoch: the broker's epoch, None for brokers that have none.
         leader: the broker's process, as far as it is known.
         standby: whether this node has been named the standby.
@@ -39,6 +40,7 @@ class Link(Protocol):
 
     answered: Answered
     pushed: Pushed
+    beat: Callable[[], None]
     epoch: int | None
     leader: Process | None
     standby: bool
@@ -72,6 +74,7 @@ class LiveLink(asyncio.Protocol):
         self.answered: Answered = lambda _number, _status, _body: None
         self.pushed: Pushed = lambda _message, _sender: None
         self.on_standby: Callable[[], None] = lambda: None
+        self.beat: Callable[[], None] = lambda: None
         self.epoch: int | None = None
         self.leader: Process | None = None
         self.standby = False
@@ -180,7 +183,9 @@ class LiveLink(asyncio.Protocol):
                 self.on_standby()
             case {"leader": {"pid": int(pid), "started": str(started)}}:
                 self.leader = Process(pid=pid, started=started)
-            case _:  # a ping, or something that later versions say
+            case {"ping": _}:
+                self.beat()
+            case _:  # something that later versions say
                 pass
 
 

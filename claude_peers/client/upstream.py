@@ -6,6 +6,7 @@ to hold until the agent has seen it, and our own requests about mail need no ans
 
 import asyncio
 import contextlib
+from collections.abc import Callable
 from typing import Any
 
 from claude_peers.client.http import BrokerHttp
@@ -16,7 +17,10 @@ from claude_peers.core.models import Process
 POLL_EVERY = 1.0  # as upstream's own clients: claude-peers-mcp server.ts
 HEARTBEAT_EVERY = 15
 """Polls between two heartbeats."""
-_OURS = {"/ack-messages", "/release-messages", "/pushed-messages", "/poll-messages"}
+_OURS = {
+    *("/ack-messages", "/release-messages", "/pushed-messages", "/poll-messages"),
+    *("/set-route", "/add-keys"),
+}
 _FIELDS = {
     "/register": ("pid", "cwd", "git_root", "tty", "summary"),
     "/send-message": ("from_id", "to_id", "text"),
@@ -35,6 +39,7 @@ class UpstreamLink:
     def __init__(self, http: BrokerHttp) -> None:
         self.answered: Answered = lambda _number, _status, _body: None
         self.pushed: Pushed = lambda _message, _sender: None
+        self.beat: Callable[[], None] = lambda: None
         self.epoch: int | None = None
         self.leader: Process | None = None
         self.standby = False
@@ -75,6 +80,7 @@ class UpstreamLink:
                 else:
                     polls += 1
                     await self._poll(beat=polls % HEARTBEAT_EVERY == 0)
+                    self.beat()
                     due = loop.time() + POLL_EVERY
 
     async def _next(self, due: float) -> None:

@@ -58,6 +58,8 @@ DIRECT_TTL = 24 * 3600.0
 """Seconds a message to one peer is kept unread."""
 MOST_TTL = 7 * 24 * 3600.0
 """Seconds a sender may ask for."""
+OWED = 600.0
+"""Seconds after which the sender of a request is told that no answer has come."""
 DELIVERIES = 20
 """Times a message is handed out; after that it is dead."""
 REASONS = {
@@ -70,6 +72,11 @@ REASONS = {
 def lifetime(wanted: float | None) -> float:
     """Return the seconds a message is kept unread, as its sender asked for it."""
     return min(wanted, MOST_TTL) if wanted and wanted > 0 else DIRECT_TTL
+
+
+def patience(wanted: float | None, lives: float) -> float:
+    """Return the seconds a request's sender waits for an answer before it is told of none."""
+    return min(wanted if wanted and wanted > 0 else OWED, lives)
 
 
 def sources(event: Event) -> tuple[State, ...]:

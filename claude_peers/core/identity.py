@@ -14,8 +14,9 @@ Keys are hashed, so that a database or a log tells nothing about sessions.
 import hashlib
 import re
 import string
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 
+from claude_peers.core.limits import KEYS
 from claude_peers.core.models import Peer, PeerId, Presence
 
 ALPHABET = string.ascii_lowercase + string.digits
@@ -61,6 +62,12 @@ def key(kind: str, *parts: str) -> str:
 def shares_key(keys: Collection[str], peer: Peer) -> bool:
     """Whether one of `keys` is the peer's."""
     return not set(keys).isdisjoint(peer.keys)
+
+
+def more_keys(keys: Iterable[str], known: Sequence[str]) -> tuple[str, ...]:
+    """Return the keys of a peer that shows further ones: the newest stay, and its live key."""
+    live = [each for each in known if each.startswith("live:")][:1]
+    return tuple(dict.fromkeys((*live, *keys, *known)))[:KEYS]
 
 
 def same_agent(keys: Iterable[str], present: Collection[Peer]) -> Peer | None:

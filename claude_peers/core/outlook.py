@@ -1,7 +1,7 @@
 """What will become of a message, in words: warnings for its sender, and what happens next."""
 
 from claude_peers.core.limits import NEARLY_FULL, Limits
-from claude_peers.core.models import Message, Peer, Presence, State
+from claude_peers.core.models import Message, Peer, Presence, Receipt, State
 
 _NEXT = {
     State.LEASED: (
@@ -19,30 +19,30 @@ _NEXT = {
 }
 
 
-def warnings(peer: Peer, *, unread: int, size: int, limits: Limits) -> list[str]:
+def warnings(peer: Peer, receipt: Receipt, *, limits: Limits) -> list[str]:
     """Return what the sender of a message should know: that nobody will read it soon.
 
     Args:
         peer: the recipient.
-        unread: how many messages are in its mailbox, with this one.
-        size: their bytes.
+        receipt: the store's word, with how full the mailbox is.
         limits: what a mailbox holds.
     """
     found = []
     if peer.presence is not Presence.PRESENT:
         found.append(
-            f"{peer.name} is not running (last seen {peer.last_seen}); the message waits in its "
-            "mailbox for a successor."
+            f"{peer.name} is not running (last seen {peer.last_seen}); "
+            f"{_unheld(peer, named=receipt.message.to_name is not None)}."
         )
     elif not peer.route:
         found.append(f"{peer.name} has no push route: it reads this when it checks its messages.")
     full = limits.mailbox and (
-        unread > NEARLY_FULL * limits.mailbox or size > NEARLY_FULL * limits.mailbox_bytes
+        receipt.unread > NEARLY_FULL * limits.mailbox
+        or receipt.size > NEARLY_FULL * limits.mailbox_bytes
     )
     if full:
         found.append(
-            f"The mailbox of {peer.name} is nearly full ({unread} of {limits.mailbox} messages): "
-            "it does not drain."
+            f"The mailbox of {peer.name} is nearly full ({receipt.unread} messages, "
+            f"{receipt.size} bytes): it does not drain."
         )
     return found
 
@@ -51,14 +51,24 @@ def next_step(message: Message, recipient: Peer | None) -> str:
     """Return what happens next to a message, as a sentence."""
     name = recipient.name if recipient else message.to_id
     if message.state is State.QUEUED:
-        return _waiting(name, recipient)
+        return _waiting(name, recipient, named=message.to_name is not None)
     route = (recipient.route if recipient else "") or "its route"
     return _NEXT[message.state].format(name=name, route=route, id=message.id)
 
 
-def _waiting(name: str, recipient: Peer | None) -> str:
+def _unheld(peer: Peer, *, named: bool) -> str:
+    """Return what becomes of a message to somebody who is not there."""
+    if peer.presence is Presence.AWAY:
+        return "the message waits in its mailbox for a successor"
+    if named:
+        return "the message waits for the next holder of that name in its directory"
+    return "nobody takes over its mailbox: send the message to somebody else"
+
+
+def _waiting(name: str, recipient: Peer | None, *, named: bool) -> str:
     if recipient is None or recipient.presence is Presence.DEPARTED:
-        return f"{name} is gone for good: it waits for the next holder of that name, then dies."
+        what = "it waits for the next holder of that name, then dies" if named else "it will die"
+        return f"{name} is gone for good: {what}."
     if recipient.presence is Presence.AWAY:
         return f"{name} is not running: it waits in the mailbox until {name} comes back."
     if recipient.route:

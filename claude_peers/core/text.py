@@ -23,6 +23,7 @@ import string
 from collections.abc import Callable, Iterable
 from functools import cache
 
+# Patterns are compiled when first used: a session that starts has no text to clean yet.
 _TAGS = (
     r"channel|system|system_(?:reminder|prompt|message)|human|user|assistant|"
     r"task[-_]notification|(?:teammate|agent|cross[-_]session)[-_]message|"
@@ -42,32 +43,30 @@ _TAG = rf"(?={_GAP}(?:{_TAGS})\b|\|(?:{_TOKENS})\|)"
 _RECEIPT = r"(?=\s*receipt[\s:]+\w)"
 _ANGLES = "<\uff1c\ufe64\u2039\u3008\u2329\u27e8\u276e\u1438"
 _SQUARES = "[\uff3b"
-_OPENING = re.compile(rf"<{_TAG}(?!{_GENERIC})|\[{_RECEIPT}", re.IGNORECASE)
+_OPENING = rf"(?i)<{_TAG}(?!{_GENERIC})|\[{_RECEIPT}"
 
 
 def _numbers(brackets: str) -> str:
     return "|".join(f"#{ord(bracket)}" for bracket in brackets)
 
 
-_ENTITY = re.compile(
-    rf"&(?P<more>(?:amp;)*)(?:(?P<angle>lt|{_numbers(_ANGLES)});{_TAG}"
-    rf"|(?P<square>{_numbers(_SQUARES)});{_RECEIPT})",
-    re.IGNORECASE,
+_ENTITY = (
+    rf"(?i)&(?P<more>(?:amp;)*)(?:(?P<angle>lt|{_numbers(_ANGLES)});{_TAG}"
+    rf"|(?P<square>{_numbers(_SQUARES)});{_RECEIPT})"
 )
-_LINE = re.compile(
+_LINE = (
     # Any number of `>` may stand before: so a line is quoted exactly if its quotation is.
-    r"(?:^|(?<=[\u2028\u2029]))(?=>*(?:"
+    r"(?m)(?:^|(?<=[\u2028\u2029]))(?=>*(?:"
     rf"{_BLANK}{{0,3}}[*_#]*(?:Human|HUMAN|Assistant|ASSISTANT|System|SYSTEM|User|USER)"
     rf"(?:{_BLANK}|[*_])*:"
     rf"|{_BLANK}*[*_#]*(?:From{_BLANK}+\S+{_BLANK}*\(|(?i:from){_BLANK}+{_INLINE}{{1,80}}\({_INLINE}*\)"
     rf"[*_]*{_BLANK}*[:·])"
     rf"|{_BLANK}*\[(?i:reply{_BLANK}+with|end{_BLANK}+of{_BLANK}+message|cut:)"
-    r"))",
-    re.MULTILINE,
+    r"))"
 )
 _EMOJI = "\u2190-\u2bff\U0001f000-\U0001faff"
 _JOINED = "\u0620-\u06d3\u06fa-\u06ff\u0710-\u08ff\u0900-\u0dff\u1000-\u109f\u1780-\u17b3"
-_UNSEEN = re.compile(
+_UNSEEN = (
     r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]"  # terminal sequences, whole
     "|[\x00-\x08\x0b-\x1f\x7f-\x9f"  # controls, except tab and newline
     "\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f\ufeff\u061c"  # zero width, bidirectional
@@ -80,12 +79,12 @@ _UNSEEN = re.compile(
     # Variation selectors, except one after something that has variants.
     f"|(?<![0-9#*\u00a9\u00ae\u203c\u2049\u2122\u2139\u3030-\u9fff{_EMOJI}])[\ufe00-\ufe0f]+"
 )
-_BREAKS = re.compile(r"[\s\u2028\u2029]+")
+_BREAKS = r"[\s\u2028\u2029]+"
 
 
 def visible(text: str) -> str:
     """Return `text` without what a person who looks at it does not see."""
-    return _UNSEEN.sub("", text.replace("\r\n", "\n"))
+    return re.sub(_UNSEEN, "", text.replace("\r\n", "\n"))
 
 
 def plain(text: str) -> str:
@@ -105,15 +104,15 @@ def quoted(text: str) -> str:
 def unquoted(text: str) -> str:
     """Return what `quoted` was given, as far as it could be seen."""
     shadow = _shadow(text)
-    starts = [match.start() for match in _LINE.finditer(shadow)]
+    starts = [match.start() for match in re.finditer(_LINE, shadow)]
     text = _joined(text, [(at, at + text.startswith(">", at), "") for at in starts])
     shadow = _shadow(text)
-    return _joined(text, [_original(match) for match in _ENTITY.finditer(shadow)])
+    return _joined(text, [_original(match) for match in re.finditer(_ENTITY, shadow)])
 
 
 def one_line(text: str, limit: int) -> str:
     """Return `text` on one line, at most `limit` characters, fit for an attribute or a list."""
-    line = _BREAKS.sub(" ", plain(text)).strip()
+    line = re.sub(_BREAKS, " ", plain(text)).strip()
     return line if len(line) <= limit else line[: limit - 1] + "…"
 
 
@@ -122,9 +121,9 @@ def attribute(text: str, limit: int) -> str:
     return one_line(text, limit).translate({ord(c): None for c in '"<>'})
 
 
-def _replaced(text: str, pattern: re.Pattern[str], written: Callable[[str], str]) -> str:
+def _replaced(text: str, pattern: str, written: Callable[[str], str]) -> str:
     """Return `text` with what matches, as a lenient reader sees it, written differently."""
-    spans = [match.span() for match in pattern.finditer(_shadow(text))]
+    spans = [match.span() for match in re.finditer(pattern, _shadow(text))]
     return _joined(text, [(start, end, written(text[start:end])) for start, end in spans])
 
 

@@ -5,14 +5,15 @@ its configuration folder, and exports the session's id and socket. Programs it s
 those variables, so they count only if an ancestor of ours is the very process they name.
 """
 
-import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from claude_peers.core import identity
 from claude_peers.host import processes
+from claude_peers.session import record as records
+from claude_peers.session.record import Record
 
 CLAUDE_CODE = "claude-code"
 CHANNEL_FLAGS = ("--dangerously-load-development-channels", "--channels")
@@ -25,7 +26,6 @@ CHANNEL_OFF = (
     "CLAUDE_CODE_USE_VERTEX",
     "CLAUDE_CODE_USE_FOUNDRY",
 )
-_RECORD = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,12 +37,16 @@ class Agent:
         pid: its process; our parent, or an ancestor that is known to be the agent.
         session_id: its session's id, if it can be believed.
         matched: whether an ancestor is known to be Claude Code.
+        entrypoint: how it was started, `cli` for a terminal; empty if that cannot be believed.
+        record: its own record of the session, as it was when we looked.
     """
 
     client: str
     pid: int
     session_id: str | None = None
     matched: bool = False
+    entrypoint: str = ""
+    record: Record | None = field(default=None, compare=False)
 
 
 def find(client: Mapping[str, Any], environ: Mapping[str, str]) -> Agent:
@@ -52,12 +56,19 @@ def find(client: Mapping[str, Any], environ: Mapping[str, str]) -> Agent:
     if client.get("name") != CLAUDE_CODE:
         return Agent(client=name, pid=parent)
     socket = os.path.basename(environ.get("CLAUDE_CODE_MESSAGING_SOCKET", ""))
+    folder = records.config_folder(environ)
     for pid in processes.ancestors(os.getpid(), 4):
-        record = _record(environ, pid)
+        record = records.read(folder, pid)
         if record is not None or socket == f"{pid}.sock":
-            told = record.get("sessionId") if record else None
-            session_id = told or environ.get("CLAUDE_CODE_SESSION_ID")
-            return Agent(client=name, pid=pid, session_id=session_id, matched=True)
+            told = record or Record(pid=pid)
+            return Agent(
+                client=name,
+                pid=pid,
+                session_id=told.session_id or environ.get("CLAUDE_CODE_SESSION_ID"),
+                matched=True,
+                entrypoint=told.entrypoint or environ.get("CLAUDE_CODE_ENTRYPOINT", ""),
+                record=record,
+            )
     return Agent(client=name, pid=parent)
 
 
@@ -90,13 +101,3 @@ def _values(words: list[str]) -> list[str]:
     """Return the values of a flag that takes any number of them."""
     end = next((n for n, word in enumerate(words) if word.startswith("-")), len(words))
     return words[:end]
-
-
-def _record(environ: Mapping[str, str], pid: int) -> dict[str, Any] | None:
-    folder = environ.get("CLAUDE_CONFIG_DIR") or os.path.expanduser("~/.claude")
-    try:
-        with open(os.path.join(folder, "sessions", f"{pid}.json"), "rb") as file:
-            record = json.loads(file.read(_RECORD))
-    except (OSError, ValueError):
-        return None
-    return record if isinstance(record, dict) and record.get("pid") == pid else None

@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from claude_peers.core.errors import ClaudePeersError
 from claude_peers.session.handshake import BATCHING, initialize_result, negotiate
+from claude_peers.session.progress import reporter
 from claude_peers.session.rpc import (
     INVALID_PARAMS,
     Handler,
@@ -18,8 +19,8 @@ from claude_peers.tools.registry import Shown, Tool, arguments
 
 Call = Callable[[Tool, dict[str, Any], dict[str, Any]], Awaitable[str | Shown]]
 """Runs a tool: the tool, its arguments, and the request's `_meta`."""
-OnShown = Callable[[tuple[int, ...], bool], None]
-"""Is told which messages a result showed, and whether the client got it whole."""
+OnShown = Callable[[Shown, bool], None]
+"""Is told of a result that shows messages whether the client got it whole."""
 
 _PEERS: Final = (
     "Call list_peers of the claude-peers server and tell me in a few lines who is there and what "
@@ -58,7 +59,7 @@ class Methods:
         call: Call,
         *,
         on_event: Callable[[str], None] = lambda _event: None,
-        on_shown: OnShown = lambda _ids, _whole: None,
+        on_shown: OnShown = lambda _shown, _whole: None,
     ) -> None:
         self.client: dict[str, Any] = {}
         self.version: str | None = None
@@ -109,15 +110,17 @@ class Methods:
         if (tool := self._tools.get(name)) is None:
             raise MethodError(INVALID_PARAMS, f"Unknown tool: {name}")
         self._on_event("tools/call")
+        meta = meta if isinstance(meta, dict) else {}
         try:
-            shown = await self._call(
-                tool, arguments(tool, given), meta if isinstance(meta, dict) else {}
-            )
+            named = arguments(tool, given)
+            if tool.reports:
+                named["progress"] = reporter(meta)
+            shown = await self._call(tool, named, meta)
         except ClaudePeersError as error:
             return {"content": [{"type": "text", "text": str(error)}], "isError": True}
         if isinstance(shown, str):
             return _text_result(shown)
-        return Reply(_text_result(shown.text), partial(self._on_shown, shown.message_ids))
+        return Reply(_text_result(shown.text), partial(self._on_shown, shown))
 
     def _list_prompts(self, _params: dict[str, Any]) -> Result:
         self._on_event("prompts/list")

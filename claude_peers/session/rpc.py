@@ -12,6 +12,7 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final
@@ -56,6 +57,9 @@ Handler = Callable[[dict[str, Any]], Result | Awaitable[Result]]
 Listener = Callable[[dict[str, Any]], None]
 Write = Callable[[bytes, Callable[[bool], None] | None], object]
 Key = str | int | float
+
+WRITE: ContextVar[Write] = ContextVar("write", default=lambda _line, _written: None)
+"""Writes to the client whose request is under way, for what is not the answer."""
 
 
 @dataclass(slots=True, eq=False)
@@ -194,6 +198,7 @@ class Dispatcher:
             line.answers.append(refusal(INVALID_REQUEST, "Invalid request: the id"))
             return
         call = _Call(request_id, line)
+        WRITE.set(self._write)  # the request's task begins with a copy of this context
         try:
             result = self._handler(method, params, call)(params or {})
         except Exception as error:  # noqa: BLE001 - the border: whatever a method raises is an answer

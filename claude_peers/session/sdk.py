@@ -23,6 +23,7 @@ from claude_peers.session.rpc import (
     INVALID_REQUEST,
     MOST,
     PARSE_ERROR,
+    WRITE,
     Handler,
     Key,
     Reply,
@@ -138,6 +139,7 @@ class Face:
         self, handler: Handler, params: Mapping[str, Any], key: Key
     ) -> dict[str, Any]:
         fate = self._fates.setdefault(key, _Fate())
+        WRITE.set(self._write)
         try:
             result = handler(dict(params))
             if inspect.isawaitable(result):

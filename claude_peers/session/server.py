@@ -9,23 +9,26 @@ from typing import Any
 
 from claude_peers.client.client import PATIENCE, Client
 from claude_peers.core.errors import ClaudePeersError, NoBrokerError
-from claude_peers.host import git, processes
-from claude_peers.session import agent as agents
+from claude_peers.host import processes
 from claude_peers.session import summary
 from claude_peers.session.early import Early
+from claude_peers.session.hooks import ClientHooks
+from claude_peers.session.inbound import Inbound
 from claude_peers.session.methods import Methods
 from claude_peers.session.presence import Presence
 from claude_peers.session.rpc import Dispatcher, oversized
+from claude_peers.session.standing import Standing
 from claude_peers.session.stdio import Input, Output
 from claude_peers.settings import Settings
 from claude_peers.tools import TOOLS
-from claude_peers.tools.member import Member
+from claude_peers.tools.member import CALL, Member
 from claude_peers.tools.registry import Shown, Tool
-from claude_peers.wire import channel
 from claude_peers.wire.codec import dumps
 
 log = logging.getLogger(__name__)
 
+LOOKS, LOOK_EVERY = 10, 0.010
+"""Looks at the agent's record, and seconds between them, until it tells its session for sure."""
 FLUSH = 0.030
 """Seconds for the last answers to be written when the session ends."""
 
@@ -51,26 +54,36 @@ class Session:
         problem: ClaudePeersError | None = None,
     ) -> None:
         self.client = Client(self._registration)
-        self.client.pushed = self._pushed
         self.ended = asyncio.Event()
         self._settings = settings
         self._begin = begin
         self._problem = problem
-        self._cwd = os.getcwd()
-        self._agent: agents.Agent | None = None
-        self._proven = False
-        self._member = Member(client=self.client, cwd=self._cwd, server_name=settings.server_name)
+        self._output: Output | None = None
         self._tasks: set[asyncio.Task[None]] = set()
+        self._member = Member(client=self.client, cwd=os.getcwd(), server_name=settings.server_name)
         self.methods = Methods(TOOLS, self._call, on_event=self._event, on_shown=self._shown)
+        self._standing = Standing(
+            settings, self._member, client=lambda: self.methods.client, report=self._report
+        )
+        self._inbound = Inbound(
+            self._member, self._standing.ways, write=self._notify, report=self._report
+        )
+        self._hooks = ClientHooks(
+            self._member, self._inbound, report=self._report, session=self._standing.session
+        )
+        if settings.push != "off":
+            self._member.hooks = self._hooks
+        self.client.pushed = self._inbound.arrive
+        self.client.joined = self._standing.joined
+        self.client.beat = self._beat
         self._presence = Presence(
             self._begun,
             client=lambda: str(self.methods.client.get("name", "")),
-            matched=lambda: self._find_agent().matched,
+            matched=lambda: self._standing.agent.matched,
             command_lines=lambda: [
                 processes.command_line(pid) for pid in processes.ancestors(os.getpid(), 2)
             ],
         )
-        self._output: Output | None = None
 
     async def run(self, early: Early, wire: tuple[int, int]) -> None:
         """Serve until the agent closes its end.
@@ -97,6 +110,7 @@ class Session:
         await self.ended.wait()
         lines.close()
         self._presence.stop()
+        self._inbound.close()
         await face.close(FLUSH)
         await output.drain(FLUSH)
 
@@ -132,58 +146,48 @@ class Session:
         self._presence.event(what)
 
     def _begun(self) -> None:
-        self._find_agent()
-        self._begin()
+        self._in_background(self._begin_as_known())
         if self._settings.summary != "off" and self._problem is None:
             if summary.asks_out(self._settings):
                 sys.stderr.write(summary.ANNOUNCEMENT)
             self._in_background(self._summarise())
 
-    def _find_agent(self) -> agents.Agent:
-        if self._agent is None or not self._agent.matched:
-            self._agent = agents.find(self.methods.client, self._settings.environ)
-        return self._agent
+    async def _begin_as_known(self) -> None:
+        """Begin once the agent's session is known for sure, or soon in any case."""
+        for _ in range(LOOKS):
+            if self._standing.look():
+                break
+            await asyncio.sleep(LOOK_EVERY)
+        self._begin()
+
+    def _beat(self) -> None:
+        self._standing.beat()
+        self._inbound.beat()
 
     def _registration(self) -> dict[str, Any]:
-        """Return the body of `/register` (`client.client` adds token and proof)."""
-        agent = self._find_agent()
-        repository = git.inspect(self._cwd)
-        self._proven = self._settings.push == "channel" or (
-            self._settings.push == "auto"
-            and agents.channel_proven(agent, self._settings.server_name, self._settings.environ)
-        )
-        member = self._member
-        member.git_root = repository.root if repository else None
-        member.repo = repository.common_dir if repository else None
-        member.route = "channel" if self._proven else ""
-        return {
-            "pid": os.getpid(),
-            "cwd": self._cwd,
-            "git_root": member.git_root,
-            "repo": member.repo,
-            "tty": processes.terminal(os.getpid()),
-            "summary": "",
-            "name": self.client.name or self._settings.name or summary.default_name(self._cwd),
-            "client": agent.client,
-            "route": member.route,
-            "keys": agents.keys(agent, self._cwd),
-        }
+        return self._standing.registration()
 
     async def _summarise(self) -> None:
         await self.client.registered.wait()
-        text = await summary.make(self._settings, self._cwd)
+        text = await summary.make(self._settings, self._member.cwd)
         if text and not self._member.summarised:
             await self._member.call("/set-summary", **self._member.me, summary=text)
 
     # Tools
 
     async def _call(self, tool: Tool, given: dict[str, Any], meta: dict[str, Any]) -> str | Shown:
-        del meta  # the client's own id of the call; needed once hooks mark sub-agents
+        if not tool.listed:  # the client's own call: it is answered at once, whatever is wrong
+            return await tool.run(self._member, **given)
+        self._hooks.went_on()
+        self._inbound.acted()
         await self._ready()
+        call = self._hooks.call(meta)
+        CALL.set(call)
         result = await tool.run(self._member, **given)
-        if isinstance(result, Shown):
+        if isinstance(result, Shown) or call.sub_agent:
             return result
-        return result + self._unread_line()
+        text, ids = self._inbound.piggyback()
+        return Shown(result + text, ids, via="piggyback") if ids else result + text
 
     async def _ready(self) -> None:
         if self._problem is not None:
@@ -204,36 +208,20 @@ class Session:
             "Try again; `claude-peers status` tells what is on the port.",
         )
 
-    def _unread_line(self) -> str:
-        count = len(self._member.unread - self._member.in_hand)
-        if not count:
-            return ""
-        return f"\n\n{count} unread message(s) from other agents: call check_messages."
+    def _shown(self, shown: Shown, whole: bool) -> None:  # noqa: FBT001 - the callback's
+        if shown.via == "hook":
+            self._hooks.answered(shown.message_ids, whole=whole)
+        else:
+            self._report(*self._member.shown(shown.message_ids, shown.via, whole=whole))
 
-    def _shown(self, ids: tuple[int, ...], whole: bool) -> None:  # noqa: FBT001 - the callback's
-        operation, body = self._member.shown(ids, whole=whole)
-        self._in_background(self._report(operation, body))
+    def _notify(self, line: bytes, written: Callable[[bool], None]) -> None:
+        if self._output is not None:
+            self._output.write(line, written, droppable=True)
 
-    # Pushes
+    def _report(self, operation: str, body: dict[str, Any]) -> None:
+        self._in_background(self._tell(operation, body))
 
-    def _pushed(self, message: dict[str, Any], sender: dict[str, Any] | None) -> None:
-        """Pass a message on: over a proven route, or as a courtesy that counts for nothing."""
-        if not self._member.first_time(message["uid"]):
-            return
-        number = message["id"]
-        self._member.unread.add(number)
-        if self._settings.push == "off" or self._output is None:
-            return
-        line = dumps(channel.notification(message, sender))
-        self._output.write(line, lambda whole: self._written(number, whole), droppable=True)
-
-    def _written(self, number: int, whole: bool) -> None:  # noqa: FBT001 - the callback's
-        if whole and self._proven:
-            self._member.pushed.add(number)
-            body = {**self._member.me, "message_ids": [number]}
-            self._in_background(self._report("/pushed-messages", body))
-
-    async def _report(self, operation: str, body: dict[str, Any]) -> None:
+    async def _tell(self, operation: str, body: dict[str, Any]) -> None:
         await self.client.call(operation, body)
 
     def _in_background(self, work: Coroutine[Any, Any, None]) -> None:

@@ -93,13 +93,16 @@ class MemoryStore:
         if first := self._earlier(draft, now):
             box = await self.mailbox(draft.to_id)
             return Receipt(message=first, duplicate=True, unread=box.unread, size=box.size)
-        if draft.notice_of is not None and (told := self._already_told(draft.notice_of)):
-            return Receipt(message=told, duplicate=True)
+        request = self._mail.get(draft.notice_of) if draft.notice_of is not None else None
+        if request is not None and request.owed_at is None:
+            return Receipt(message=request.message, duplicate=True)
         answered = await self.message(draft.reply_to) if draft.reply_to is not None else None
         hops = next_hop(answered.hops) if answered else 0
         box = await self.mailbox(draft.to_id)
         adding = len(draft.text.encode("utf-8", "replace"))
         check_mailbox(draft.to_id, limits, unread=box.unread, size=box.size, adding=adding)
+        if request is not None:
+            request.owed_at = None
         self._last += 1
         message = Message(
             id=self._last,
@@ -199,7 +202,7 @@ class MemoryStore:
                     touched += 1
                 continue
             keep = KEEP_DEAD if message.state is State.DEAD else KEEP_READ
-            if (message.ended_at or 0.0) <= now - keep:
+            if entry.owed_at is None and (message.ended_at or 0.0) <= now - keep:
                 del self._mail[number]
                 self._purged += 1
                 touched += 1
@@ -278,10 +281,3 @@ class MemoryStore:
             if message.id in ids and message.deliveries >= DELIVERIES:
                 step = Step(now, Event.GIVE_UP, reason)
                 self._mail[message.id].change(step, state=State.DEAD, ended_at=now, reason=reason)
-
-    def _already_told(self, request: int) -> Message | None:
-        entry = self._mail[request]
-        if entry.owed_at is None:
-            return entry.message
-        entry.owed_at = None
-        return None

@@ -1,6 +1,6 @@
 """What an agent may call: this tuple is the tool list."""
 
-from claude_peers.tools import messages, peers
+from claude_peers.tools import hook, messages, peers, receipts, waiting
 from claude_peers.tools.registry import Tool
 
 TOOLS: tuple[Tool, ...] = (
@@ -9,4 +9,8 @@ TOOLS: tuple[Tool, ...] = (
     messages.check_messages,
     peers.set_summary,
     peers.whoami,
+    receipts.message_status,
+    receipts.get_dead_letters,
+    waiting.wait_for_message,
+    hook.hook,
 )

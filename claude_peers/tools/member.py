@@ -3,6 +3,7 @@
 import asyncio
 from collections import OrderedDict
 from collections.abc import Iterable
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,6 +12,36 @@ from claude_peers.core.limits import PAGE
 
 REMEMBERED = 4096
 """Messages a session remembers, so that none is pushed twice."""
+AT_HAND = 1024 * 1024
+"""Characters of unread texts that a session keeps, to show them without asking the broker."""
+
+Item = tuple[dict[str, Any], dict[str, Any] | None]
+"""A message and its sender, as `wire.records` shows them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """The call under way.
+
+    Attributes:
+        tool_use: the client's own id of it, "" if it gave none.
+        sub_agent: whether a sub-agent made it, which must not take the main agent's mail.
+    """
+
+    tool_use: str = ""
+    sub_agent: bool = False
+
+
+CALL: ContextVar[Call] = ContextVar("call", default=Call())  # noqa: B039 - it cannot be changed
+
+
+class Hooks:
+    """What the agent's client tells by its hooks; a session without any answers nothing."""
+
+    async def told(self, **event: str) -> tuple[str, tuple[int, ...]]:
+        """Take an event; return the hook's answer and the messages that are in it whole."""
+        del event
+        return "{}", ()
 
 
 @dataclass(slots=True, kw_only=True)
@@ -27,6 +58,8 @@ class Member:
         in_hand: ids of messages in results that are being written.
         brief: the last messages shown by their first line only, to be repeated on request.
         summarised: whether the agent has said what it works on.
+        items: the unread messages whose text is at hand, by id.
+        hooks: what takes the events of the client's hooks.
     """
 
     client: Client
@@ -40,6 +73,10 @@ class Member:
     in_hand: set[int] = field(default_factory=set)
     brief: dict[int, dict[str, Any]] = field(default_factory=dict)
     summarised: bool = False
+    items: dict[int, Item] = field(default_factory=dict)
+    hooks: Hooks = field(default_factory=Hooks)
+    _size: int = 0
+    _arrival: asyncio.Event = field(default_factory=asyncio.Event)
     _known: OrderedDict[str, None] = field(default_factory=OrderedDict)
     _returning: dict[asyncio.Task[Any], set[int]] = field(default_factory=dict)
 
@@ -57,27 +94,67 @@ class Member:
             self._known.popitem(last=False)
         return True
 
+    def arrive(self, message: dict[str, Any], sender: dict[str, Any] | None) -> bool:
+        """Take note of a message that was pushed; False if it came before."""
+        if not self.first_time(message["uid"]):
+            return False
+        self.unread.add(message["id"])
+        size = len(message["text"])
+        if self._size + size <= AT_HAND:
+            self._size += size
+            self.items[message["id"]] = (message, sender)
+        self._arrival.set()
+        return True
+
+    async def arrival(self) -> None:
+        """Return when a message has come since the call."""
+        self._arrival = asyncio.Event()
+        await self._arrival.wait()
+
+    def pending(self) -> list[Item]:
+        """Return what is at hand, unread, and in nobody's hands: not pushed, not being shown."""
+        free = self.unread - self.in_hand - self.pushed
+        return [self.items[number] for number in sorted(free) if number in self.items]
+
+    def forget(self, ids: Iterable[int]) -> None:
+        """Let go of messages that are unread no longer."""
+        for number in ids:
+            self.unread.discard(number)
+            self.pushed.discard(number)
+            if item := self.items.pop(number, None):
+                self._size -= len(item[0]["text"])
+
     async def call(self, operation: str, **body: Any) -> Any:
         """Ask the broker."""
         return await self.client.call(operation, body)
 
-    async def send(self, to_id: str, text: str, *, reply_to: int | None) -> Any:
-        """Send a message; however often the request travels, it is one message."""
+    async def send(self, to_id: str, text: str, **more: Any) -> Any:
+        """Send a message; however often the request or the call travels, it is one message.
+
+        Args:
+            to_id: id, name or directory of the recipient.
+            text: what to say.
+            more: further fields of the request; those that are None stay out.
+        """
         body: dict[str, Any] = {
             "from_id": self.client.peer_id,
             "to_id": to_id,
             "text": text,
-            "dedupe_key": key(),
+            "dedupe_key": CALL.get().tool_use or key(),
         }
-        if reply_to is not None:
-            body["reply_to"] = reply_to
-        return await self.client.call("/send-message", body)
+        given = {name: value for name, value in more.items() if value is not None}
+        return await self.client.call("/send-message", body | given)
 
     async def take(self) -> list[dict[str, Any]]:
-        """Take a page of unread mail.
+        """Take a page of unread mail; a sub-agent only looks at it.
 
         A caller that is cancelled meanwhile will not see it: then it goes straight back.
         """
+        if CALL.get().sub_agent:
+            looked: list[dict[str, Any]] = (await self.call("/peek-messages", **self.me))[
+                "messages"
+            ]
+            return looked[:PAGE]
         counted = self.unread - self.in_hand
         polling = asyncio.ensure_future(
             self.call(
@@ -113,14 +190,16 @@ class Member:
         while len(self.brief) > PAGE:
             del self.brief[next(iter(self.brief))]
 
-    def shown(self, ids: tuple[int, ...], *, whole: bool) -> tuple[str, dict[str, Any]]:
+    def shown(
+        self, ids: tuple[int, ...], via: str = "check_messages", *, whole: bool
+    ) -> tuple[str, dict[str, Any]]:
         """Take note of what became of a result; return the request that tells the broker."""
         self.in_hand.difference_update(ids)
+        body = {**self.me, "message_ids": list(ids), "via": via}
         if not whole:
-            return "/release-messages", {**self.me, "message_ids": list(ids)}
-        self.unread.difference_update(ids)
-        self.pushed.difference_update(ids)
-        return "/ack-messages", {**self.me, "message_ids": list(ids)}
+            return "/release-messages", body
+        self.forget(ids)
+        return "/ack-messages", body
 
     def _count(self, views: list[dict[str, Any]], counted: set[int]) -> None:
         """Correct the count of unread messages by what the broker handed out.
@@ -132,7 +211,7 @@ class Member:
         for view in views:
             self.first_time(view["uid"])
         if len(views) < PAGE:
-            self.unread -= counted - self.in_hand - set().union(*self._returning.values())
+            self.forget(counted - ids - self.in_hand - set().union(*self._returning.values()))
         self.unread |= ids
 
     def _unwanted(self, polling: asyncio.Future[Any]) -> None:

@@ -1,12 +1,13 @@
 """Tools about mail: sending it, reading it."""
 
-from typing import Any
+from typing import Literal
 
-from claude_peers.core.limits import PREVIEW
-from claude_peers.core.text import plain
-from claude_peers.tools import render
+from claude_peers.tools import outcome
 from claude_peers.tools.member import Member
+from claude_peers.tools.page import page
 from claude_peers.tools.registry import Shown, tool
+
+Intent = Literal["request", "inform", "ack"]
 
 
 @tool(
@@ -15,17 +16,25 @@ from claude_peers.tools.registry import Shown, tool
     to_id="The peer: its id or name from list_peers, name@host, or its directory.",
     message="What to say. Up to 256 KiB; put more into a file and send its path.",
     reply_to="The message_id you are answering, so that its sender knows.",
+    intent=(
+        '"request" = you expect an answer, and are told once if none comes; "inform" = none is '
+        'needed; "ack" = it must not be answered.'
+    ),
 )
 async def send_message(
-    member: Member, to_id: str, message: str, reply_to: int | None = None
+    member: Member,
+    to_id: str,
+    message: str,
+    reply_to: int | None = None,
+    intent: Intent | None = None,
 ) -> str:
     """Send a message to another agent. It is stored before this returns, and kept until read.
 
     The answer says whether the peer is running and how the message reaches it. This is the tool
     for replying to messages from claude-peers, not the built-in SendMessage.
     """
-    answer = await member.send(to_id, message, reply_to=reply_to)
-    return render.sent(answer, to_id)
+    answer = await member.send(to_id, message, reply_to=reply_to, intent=intent)
+    return outcome.sent(answer, to_id, intent=intent)
 
 
 @tool(
@@ -39,26 +48,4 @@ async def check_messages(member: Member, full: bool = False) -> str | Shown:  # 
     this always works.
     """
     taken = await member.take()
-    repeated = member.brief if full else {}
-    views = [*({**repeated, **{view["id"]: view for view in taken}}).values()]
-    if not views:
-        return "No new messages."
-    briefly = {view["id"] for view in views if _has_it(member, view) and not full}
-    texts = [render.message(view, first_line=view["id"] in briefly) for view in views]
-    count = render.fitting(texts)
-    ids = tuple(view["id"] for view in views[:count])
-    member.in_hand.update(ids)
-    member.give_back(view["id"] for view in taken if view["id"] not in ids)
-    if full:
-        member.brief = {number: view for number, view in repeated.items() if number not in ids}
-    member.keep_brief([view for view in views[:count] if view["id"] in briefly])
-    rest = len((member.unread - member.in_hand).union(view["id"] for view in views[count:]))
-    text = f"{count} new message(s):\n{render.LABEL}\n\n" + "\n\n---\n\n".join(texts[:count])
-    if rest:
-        text += f"\n\n---\n\n{rest} more: call check_messages again."
-    return Shown(text, ids)
-
-
-def _has_it(member: Member, view: dict[str, Any]) -> bool:
-    """Whether the agent was given the whole text, not a preview of it."""
-    return view["id"] in member.pushed and len(plain(str(view["text"]))) <= PREVIEW
+    return page(member, taken, given=member.pushed, full=full)

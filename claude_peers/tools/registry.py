@@ -13,7 +13,7 @@ import types
 import typing
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from claude_peers.core.errors import BadRequestError
 from claude_peers.core.limits import BODY
@@ -34,10 +34,20 @@ class Shown:
     Attributes:
         text: what the agent reads.
         message_ids: the messages whose text is in it whole; once it is written they are seen.
+        via: by what means, for the messages' stories.
     """
 
     text: str
     message_ids: tuple[int, ...] = ()
+    via: str = "check_messages"
+
+
+class Progress(Protocol):
+    """Tells the client how far a call is; a tool that wants one has a parameter `progress`."""
+
+    async def __call__(self, done: float, total: float, message: str) -> None:
+        """Tell it, if the client asked for it; `done` must grow from call to call."""
+        ...
 
 
 Run = Callable[..., Awaitable[str | Shown]]
@@ -56,6 +66,7 @@ class Tool:
         aliases: other names of arguments, to the names in the schema.
         also: other names of the tool, answered but not listed.
         listed: whether `tools/list` shows it.
+        reports: whether it takes a `Progress`, which is no argument of the agent's.
     """
 
     name: str
@@ -66,6 +77,7 @@ class Tool:
     aliases: Mapping[str, str] = field(default_factory=dict)
     also: tuple[str, ...] = ()
     listed: bool = True
+    reports: bool = False
 
 
 def tool(
@@ -94,7 +106,9 @@ def tool(
         schema = _object_schema(name, run, descriptions)
         if stray := {*descriptions, *(aliases or {}).values()} - {*schema["properties"]}:
             raise TypeError(f"{name} has no parameters {sorted(stray)}")
-        return Tool(name, text, schema, run, always_load, aliases or {}, also, listed)
+        return Tool(
+            name, text, schema, run, always_load, aliases or {}, also, listed, _reports(run)
+        )
 
     return declare
 
@@ -136,6 +150,7 @@ def _object_schema(
     name: str, run: Run, descriptions: Mapping[str, str | Mapping[str, Any]]
 ) -> dict[str, Any]:
     _, *parameters = inspect.signature(run).parameters.values()
+    parameters = [each for each in parameters if each.annotation is not Progress]
     properties: dict[str, Any] = {}
     for each in parameters:
         about = descriptions.get(each.name, {})
@@ -146,6 +161,11 @@ def _object_schema(
     required = [each.name for each in parameters if each.default is inspect.Parameter.empty]
     schema: dict[str, Any] = {"type": "object", "properties": properties}
     return {**schema, "required": required} if required else schema
+
+
+def _reports(run: Run) -> bool:
+    parameter = inspect.signature(run).parameters.get("progress")
+    return parameter is not None and parameter.annotation is Progress
 
 
 def _schema(name: str, annotation: Any) -> dict[str, Any]:

@@ -4,20 +4,27 @@ Each stream keeps a cursor, the id of the last message it wrote. While it is cau
 accepted message is written at once, without a query. Once its peer reads too slowly it falls
 behind, writes nothing more, and is read up from the store, page by page, when it drains. So
 order is the store's, memory is bounded, and a message is written once per connection.
+
+A message that is older than the cursor and was not written comes from a sender that was muted,
+or was meant for an earlier holder of the peer's name. It is written when it is offered, too.
 """
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import Callable
 from typing import Any, Protocol
 
 from claude_peers.broker.ports import Store
 from claude_peers.core.limits import PAGE
-from claude_peers.core.models import Message, Peer, PeerId
+from claude_peers.core.models import Message, Peer, PeerId, State
 from claude_peers.wire import frames
 from claude_peers.wire.records import message_view
 
 log = logging.getLogger(__name__)
+
+RECENT = 4 * PAGE
+"""Messages a stream knows to have written: the pump is never a page ahead of what is offered."""
 
 
 class Sink(Protocol):
@@ -51,17 +58,23 @@ class Stream:
         self._cursor = after
         self._caught_up = False
         self._pumping = False
-        self._missed = False
+        self._offered: list[int] = []  # while the pump was reading
+        self._late: list[int] = []  # behind the cursor, and not written
+        self._written: deque[int] = deque(maxlen=RECENT)
 
     def offer(self, message: Message) -> None:
-        """Write a fresh message, or leave it to the pump."""
-        if message.id <= self._cursor:
+        """Write a message that may be read from now on, or leave it to the pump."""
+        late = message.id <= self._cursor
+        if late and message.id in self._written:
             return
         if self._caught_up and not self.sink.clogged:
             self._write(message)
             return
         self._caught_up = False
-        self._missed = True
+        if late:
+            self._late.append(message.id)
+        elif self._pumping:
+            self._offered.append(message.id)
         if not self.sink.clogged:
             self.drained()  # a pump that failed is not running any more
 
@@ -74,23 +87,40 @@ class Stream:
     async def _pump(self) -> None:
         try:
             while self._may_write():
-                self._missed = False
+                if self._late:
+                    await self._write_late()
+                    continue
+                self._offered.clear()
                 page = await self._live.store.unread(self.peer_id, after=self._cursor, limit=PAGE)
                 for message in page:
                     if not self._may_write():
-                        return
+                        break
                     self._write(message)
-                if len(page) < PAGE and not self._missed:
+                # What was offered while the page was read may have been passed over.
+                passed = [number for number in self._offered if number <= self._cursor]
+                self._late += [number for number in passed if number not in self._written]
+                if len(page) < PAGE and not self._offered and self._may_write():
                     self._caught_up = True
                     return
         finally:
             self._pumping = False
 
+    async def _write_late(self) -> None:
+        message = await self._live.store.message(self._late[0])
+        if not self._may_write():
+            return
+        del self._late[0]
+        if message is None or message.to_id != self.peer_id:
+            return
+        if message.state in (State.QUEUED, State.PUSHED):
+            self._write(message)
+
     def _may_write(self) -> bool:
         return self._live.holds(self) and not self.sink.clogged
 
     def _write(self, message: Message) -> None:
-        self._cursor = message.id
+        self._cursor = max(self._cursor, message.id)
+        self._written.append(message.id)
         sender = self._live.find(message.from_id)
         self.sink.write(
             frames.push(message_view(message), _sender_view(sender) if sender else None)

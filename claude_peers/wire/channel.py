@@ -6,8 +6,9 @@ underscore; one other value drops the whole notification without a word. Absent 
 
 from typing import Any
 
-from claude_peers.core.limits import NAME, PATH, PREVIEW, SUMMARY
-from claude_peers.core.text import attribute, plain
+from claude_peers.core.limits import NAME, PATH, SUMMARY
+from claude_peers.core.text import attribute
+from claude_peers.wire import envelope
 
 METHOD = "notifications/claude/channel"
 
@@ -23,12 +24,7 @@ def notification(message: dict[str, Any], sender: dict[str, Any] | None) -> dict
 
 def content(message: dict[str, Any]) -> str:
     """Return the text, harmless, and as a preview if it is long."""
-    text = plain(str(message.get("text", "")))
-    if len(text) <= PREVIEW:
-        return text
-    return (
-        f"{text[:PREVIEW]}\n[cut: {len(text)} characters in all; call check_messages for the rest]"
-    )
+    return envelope.body(message)
 
 
 def meta(message: dict[str, Any], sender: dict[str, Any]) -> dict[str, str]:
@@ -41,6 +37,9 @@ def meta(message: dict[str, Any], sender: dict[str, Any]) -> dict[str, str]:
         "sent_at": (message.get("sent_at"), NAME),
         "message_id": (message.get("id"), NAME),
         "reply_to": (message.get("reply_to"), NAME),
+        "intent": (message.get("intent"), NAME),
+        "thread": (message.get("thread"), NAME),
+        "inherited": ("true" if message.get("inherited") else None, NAME),
         "verified": ("true" if message.get("verified") else "false", NAME),
         "redelivered": (message.get("redelivered"), NAME),
     }

@@ -5,6 +5,8 @@ after each step the ledger, every mailbox and every hand-out must be what the mo
 """
 
 import asyncio
+import dataclasses
+import itertools
 import tempfile
 from collections import Counter
 from dataclasses import dataclass, field
@@ -16,6 +18,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import (
     Bundle,
     RuleBasedStateMachine,
+    consumes,
     initialize,
     invariant,
     precondition,
@@ -27,6 +30,7 @@ from support.brokers import Caller, make_broker
 from claude_peers.broker import broker as broker_module
 from claude_peers.broker.leases import ACK_WITHIN
 from claude_peers.core.delivery import DIRECT_TTL, TRANSITIONS, Event
+from claude_peers.core.limits import HOPS
 from claude_peers.core.models import UNREAD, PeerId, State
 from claude_peers.stores.memory import MemoryStore
 from claude_peers.stores.retention import DEDUPE_WINDOW, KEEP_DEAD, KEEP_READ
@@ -34,6 +38,8 @@ from claude_peers.stores.sqlite.store import SqliteStore
 from claude_peers.wire.records import PollRequest
 
 PEERS = 3
+DELIVERIES = 3
+"""Hand-outs of one message: few, so that they come to their end."""
 NUMBERS = st.lists(st.integers(0, 5), max_size=3)
 
 
@@ -48,9 +54,12 @@ class Mail:
     sent: float
     key: str
     reply_to: int | None
+    to_name: str | None = None
+    hops: int = 0
     state: State = State.QUEUED
     handed: int = 0
     ended: float = 0.0
+    moved: bool = False
 
 
 @dataclass
@@ -68,10 +77,24 @@ class Model:
     """What should be true."""
 
     now: float = 0.0
+    stepped: float = 0.0
+    latest: float = 0.0
     mail: dict[int, Mail] = field(default_factory=dict)
     last: int = 0
     purged: int = 0
     handed: list[Handed] = field(default_factory=list)
+    muted: set[tuple[str, str]] = field(default_factory=set)
+    resent: dict[int, int] = field(default_factory=dict)
+
+    @property
+    def wall(self) -> float:
+        """The wall clock, which may step; messages live by it."""
+        return self.now + self.stepped
+
+    def fresh(self, mail: Mail) -> bool:
+        """Whether its key is known, whatever the clock has done since."""
+        self.latest = max(self.latest, self.wall)
+        return mail.sent > self.latest - DEDUPE_WINDOW
 
     def move(self, number: int, event: Event) -> bool:
         mail = self.mail.get(number)
@@ -81,7 +104,7 @@ class Model:
         mail.state = to
         mail.handed += event in (Event.LEASE, Event.PUSH)
         if to not in UNREAD:
-            mail.ended = self.now
+            mail.ended = self.wall
         return True
 
     def move_own(self, owner: str, numbers, event: Event) -> list[int]:
@@ -96,10 +119,21 @@ class Model:
         """End the hand-outs for which `which` is true, with `event` for their messages."""
         for handed in [each for each in self.handed if which(each)]:
             self.handed.remove(handed)
-            for number in handed.numbers:
-                self.move(number, event)
+            self.move_own(handed.owner, handed.numbers, event)
+
+    def give_up(self, owner: str, numbers) -> None:
+        for number in self.offered(owner):
+            if number in numbers and self.mail[number].handed >= DELIVERIES:
+                self.move(number, Event.GIVE_UP)
+
+    def readdress(self, old: str, new: str, name: str) -> None:
+        for mail in self.mail.values():
+            if (mail.to_id, mail.to_name) == (old, name) and mail.state in UNREAD:
+                mail.to_id, mail.state, mail.moved = new, State.QUEUED, True
 
     def settle(self, owner: str, numbers: list[int], event: Event) -> list[int]:
+        if event is Event.PUSH:
+            self.give_up(owner, numbers)
         moved = self.move_own(owner, numbers, event)
         for handed in self.handed:
             if handed.owner == owner:
@@ -111,10 +145,10 @@ class Model:
             lambda each: each.deadline is not None and each.deadline <= self.now, Event.RETURN
         )
         for mail in list(self.mail.values()):
-            if mail.state in UNREAD and mail.sent + DIRECT_TTL <= self.now:
+            if mail.state in UNREAD and mail.sent + DIRECT_TTL <= self.wall:
                 self.move(mail.number, Event.EXPIRE)
             keep = KEEP_DEAD if mail.state is State.DEAD else KEEP_READ
-            if mail.state not in UNREAD and mail.ended <= self.now - keep:
+            if mail.state not in UNREAD and mail.ended <= self.wall - keep:
                 del self.mail[mail.number]
                 self.purged += 1
 
@@ -129,7 +163,9 @@ class Mesh(RuleBasedStateMachine):
         self.runner = asyncio.Runner()
         self.model = Model()
         self.joined: dict[str, Caller] = {}
+        self.names: dict[str, str] = {}  # also of who is gone
         self.texts = 0
+        self.pids = itertools.count(100)
         self.store = None
 
     async def opened(self):
@@ -163,9 +199,48 @@ class Mesh(RuleBasedStateMachine):
     @precondition(lambda self: len(self.joined) < PEERS)
     @rule(target=peers)
     def register(self):
-        peer_id, caller = self.run(self.rig.joins_as_process(100 + len(self.joined)))
-        self.joined[peer_id] = caller
+        return self._enter(f"peer-{len(self.names)}")
+
+    def _enter(self, name: str):
+        peer_id, caller = self.run(self.rig.joins_as_process(next(self.pids), name=name))
+        self.joined[peer_id], self.names[peer_id] = caller, name
         return peer_id
+
+    @rule(target=peers, old=consumes(peers))
+    def is_succeeded(self, old):
+        """Let a peer leave, and another take its name, and the mail that was sent to that."""
+        self.run(self.rig.broker.peers.unregister(self.joined.pop(old), old))
+        name = self.names[old]
+        new = self._enter(name)
+        for gone in [each for each in self.names if each not in self.joined]:
+            if self.names[gone] == name:
+                self.model.readdress(gone, new, name)
+        return new
+
+    @rule(peer_id=peers)
+    def rename(self, peer_id) -> None:
+        self.texts += 1
+        name = f"renamed-{self.texts}"
+        self.run(self.rig.broker.peers.rename(self.joined[peer_id], peer_id, name))
+        self.names[peer_id] = name
+
+    @rule(peer_id=peers, sender=peers, muted=st.booleans())
+    def mute(self, peer_id, sender, muted) -> None:
+        held = [
+            mail.number
+            for mail in self.model.mail.values()
+            if (mail.to_id, mail.from_id, mail.state) == (peer_id, sender, State.HELD)
+        ]
+        self.rig.transport.delivered.clear()
+        caller = self.joined[peer_id]
+        self.run(self.rig.broker.peers.mute(caller, peer_id, sender, muted=muted))
+        offered = [message.id for message in self.rig.transport.delivered]
+        if muted:
+            self.model.muted.add((peer_id, sender))
+            assert offered == []
+        else:
+            self.model.muted.discard((peer_id, sender))
+            assert offered == self.model.move_own(peer_id, held, Event.ADMIT) == held
 
     @rule(peer_id=peers)
     def register_again(self, peer_id):
@@ -183,34 +258,74 @@ class Mesh(RuleBasedStateMachine):
 
     # Mail
 
-    @rule(sender=peers, recipient=peers, times=st.integers(1, 3), answer=st.booleans())
-    def send(self, sender, recipient, times, answer) -> None:
+    @rule(
+        sender=peers,
+        recipient=peers,
+        times=st.integers(1, 3),
+        answer=st.booleans(),
+        named=st.booleans(),
+    )
+    def send(self, sender, recipient, times, answer, named) -> None:
         """Send some messages, perhaps as answers to the newest that the sender has had."""
         for _ in range(times):
             self.texts += 1
             had = [mail.number for mail in self.model.mail.values() if mail.to_id == sender]
             reply_to = had[-1] if had and answer else None
+            if reply_to is not None and self.model.mail[reply_to].hops == HOPS:
+                reply_to = None
             text = f"text {self.texts}"
-            mail = Mail(0, recipient, sender, text, self.model.now, f"key {self.texts}", reply_to)
-            receipt = self._send(mail)
-            assert not receipt.duplicate
-            assert receipt.message.id > self.model.last
-            self.model.last = mail.number = receipt.message.id
-            if reply_to is not None:
-                self.model.move_own(sender, [reply_to], Event.ANSWER)
-            self.model.mail[mail.number] = mail
+            mail = Mail(0, recipient, sender, text, self.model.wall, f"key {self.texts}", reply_to)
+            mail.to_name = self.names[recipient] if named else None
+            self._accepted(mail, self._send(mail))
+
+    def _accepted(self, mail: Mail, receipt) -> None:
+        assert not receipt.duplicate
+        assert receipt.message.id > self.model.last
+        answered = self.model.mail.get(mail.reply_to)
+        mail.hops = answered.hops + 1 if answered else 0
+        if (mail.to_id, mail.from_id) in self.model.muted:
+            mail.state = State.HELD
+        told = receipt.message
+        assert (told.state, told.hops, told.to_name) == (mail.state, mail.hops, mail.to_name)
+        self.model.last = mail.number = receipt.message.id
+        if mail.reply_to is not None:
+            self.model.move_own(mail.from_id, [mail.reply_to], Event.ANSWER)
+        self.model.mail[mail.number] = mail
+
+    @precondition(lambda self: any(m.state is State.DEAD for m in self.model.mail.values()))
+    @rule(back=st.integers(0, 3))
+    def resend(self, back) -> None:
+        """Send a dead letter again; within the window of its key it is sent once."""
+        dead = [mail for mail in self.model.mail.values() if mail.state is State.DEAD]
+        mail = dead[-1 - back % len(dead)]
+        first = self.model.mail.get(self.model.resent.get(mail.number, 0))
+        known = first is not None and self.model.fresh(first)
+        moved = mail.moved or (first is not None and first.moved)
+        if moved or not {mail.to_id, mail.from_id} <= set(self.joined) or (first and not known):
+            return
+        user = Caller(knows_secret=True)
+        receipt = self.run(self.rig.broker.mail.resend(user, mail.number)).receipt
+        if known:
+            assert (receipt.duplicate, receipt.message.id) == (True, first.number)
+            return
+        again = dataclasses.replace(mail, sent=self.model.wall, key="", state=State.QUEUED)
+        again.handed = 0
+        self._accepted(again, receipt)
+        self.model.resent[mail.number] = again.number
 
     def _send(self, mail: Mail):
         fields = {"dedupe_key": mail.key, "reply_to": mail.reply_to, "from_id": mail.from_id}
         caller = self.joined[mail.from_id]
-        return self.run(self.rig.send(mail.to_id, mail.text, caller, **fields))
+        return self.run(self.rig.send(mail.to_name or mail.to_id, mail.text, caller, **fields))
 
     @precondition(lambda self: self.model.mail)
     @rule(back=st.integers(0, 3))
     def send_again(self, back) -> None:
         """Send one of the newest messages again, as a client does after a take-over."""
         mail = list(self.model.mail.values())[-1 - back % len(self.model.mail)]
-        if mail.sent <= self.model.now - DEDUPE_WINDOW:
+        here = {mail.to_id, mail.from_id} <= set(self.joined)
+        renamed = mail.to_name and self.names[mail.to_id] != mail.to_name
+        if not here or renamed or mail.moved or not mail.key or not self.model.fresh(mail):
             return
         receipt = self._send(mail)
         assert (receipt.duplicate, receipt.message.id) == (True, mail.number)
@@ -230,6 +345,7 @@ class Mesh(RuleBasedStateMachine):
         self._poll(peer_id, bool(outcome), ack_supported=True, limit=limit, exclude=exclude)
 
     def _poll(self, peer_id, outcome, **fields) -> None:
+        self.model.give_up(peer_id, self.model.mail)
         request = PollRequest(id=peer_id, **fields)
         messages, handout = self.run(self.rig.broker.mail.poll(self.joined[peer_id], request))
         free = [n for n in self.model.offered(peer_id) if n not in request.exclude]
@@ -275,6 +391,14 @@ class Mesh(RuleBasedStateMachine):
         self.run(self.rig.broker.tidy())
         self.model.tidy()
 
+    @rule(seconds=st.sampled_from([-DIRECT_TTL / 2, -60.0, DIRECT_TTL / 2, KEEP_READ]))
+    def wall_clock_steps(self, seconds) -> None:
+        self.model.stepped += seconds
+        self.rig.clock.stepped += seconds
+        self.model.latest = max(self.model.latest, self.model.wall)
+        self.run(self.rig.broker.tidy())
+        self.model.tidy()
+
     @rule(crash=st.booleans())
     def new_epoch(self, crash) -> None:
         """Lead anew, on the store as it was left."""
@@ -285,6 +409,7 @@ class Mesh(RuleBasedStateMachine):
                 self.store = await self.opened()
             after = await make_broker(self.store)
             after.clock.passed = self.rig.clock.passed
+            after.clock.stepped = self.rig.clock.stepped
             after.machine.running = self.rig.machine.running
             assert after.broker.epoch > self.rig.broker.epoch
             await after.broker.roster.load(now=after.clock.passed)
@@ -308,8 +433,9 @@ class Mesh(RuleBasedStateMachine):
 
     @invariant()
     def every_mailbox_is_in_order(self) -> None:
-        for peer_id, caller in self.joined.items():
-            messages = self.run(self.rig.broker.mail.peek(caller, peer_id))
+        user = Caller(knows_secret=True)
+        for peer_id in self.names:  # also of who is gone: no message is in two mailboxes
+            messages = self.run(self.rig.broker.mail.peek(user, peer_id))
             assert [message.id for message in messages] == self.model.offered(peer_id)
             assert [m.text for m in messages] == [self.model.mail[m.id].text for m in messages]
             mine = [m for m in self.model.mail.values() if m.to_id == peer_id]
@@ -350,12 +476,15 @@ class MeshOnSqlite(Mesh):
 )
 def test_the_broker_does_what_the_model_says(machine, examples, monkeypatch):
     monkeypatch.setattr(broker_module, "DYING", 3600.0)
+    for store in ("memory", "sqlite.mail"):
+        monkeypatch.setattr(f"claude_peers.stores.{store}.DELIVERIES", DELIVERIES)
     run_state_machine_as_test(
         machine,
         settings=settings(
             max_examples=examples,
             stateful_step_count=40,
             deadline=None,
+            print_blob=True,
             suppress_health_check=list(HealthCheck),
         ),
     )

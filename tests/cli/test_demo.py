@@ -134,13 +134,13 @@ def test_a_message_that_an_agent_sees_twice_is_a_failure(story, monkeypatch):
 
 
 def test_another_identity_after_the_crash_would_be_told(story, monkeypatch):
-    real, asked = demo._id_of, []
+    real, asked = demo.Story._id_of, []
 
-    def changing(of):
-        asked.append(of)
-        return real(of) if len(asked) <= len(demo.NAMES) else "another"
+    def changing(self, name):
+        asked.append(name)
+        return real(self, name) if len(asked) <= len(demo.NAMES) else "another"
 
-    monkeypatch.setattr(demo, "_id_of", changing)
+    monkeypatch.setattr(demo.Story, "_id_of", changing)
     assert "NOT the one it had" in story().out
 
 

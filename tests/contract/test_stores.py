@@ -11,10 +11,7 @@ from claude_peers.core.delivery import TRANSITIONS, Event
 from claude_peers.core.errors import DedupeConflictError, MailboxFullError
 from claude_peers.core.limits import Limits
 from claude_peers.core.models import UNREAD, Peer, PeerId, Presence, Process, State, Trust
-from claude_peers.stores import STORES
-from claude_peers.stores.memory import MemoryStore
 from claude_peers.stores.retention import DEDUPE_WINDOW, KEEP_DEAD, KEEP_READ
-from claude_peers.stores.sqlite.store import SqliteStore
 
 pytestmark = pytest.mark.anyio
 
@@ -29,14 +26,6 @@ REACHED = {
     State.DEAD: (Event.EXPIRE,),
 }
 """How a message comes to each state that a store can be brought to from outside."""
-
-
-@pytest.fixture(params=STORES)
-async def store(request, tmp_path):
-    made = {"memory": MemoryStore, "sqlite": lambda: SqliteStore(str(tmp_path / "mail.db"))}
-    async with made[request.param]() as opened:
-        assert opened.name == request.param
-        yield opened
 
 
 async def accept(store, *args, limits=NO_LIMITS, now=0.0, **fields) -> int:

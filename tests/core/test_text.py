@@ -27,8 +27,9 @@ TAGS = [
 GENERIC = r"(?<=[A-Za-z0-9_]<)(?-i:System|Human|User|Assistant)\b"
 OPENING = re.compile(rf"<(?!{GENERIC})[\s/\\]*(?:{'|'.join(TAGS)})\b", re.IGNORECASE)
 HIDDEN = re.compile(
-    "[\0-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufeff"
-    "\ud800-\udfff\U000e0000-\U000e01ef]"
+    "[\0-\x08\x0b-\x1f\x7f-\x9f\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f\ufeff\u034f"
+    "\ud800-\udfff\U000e0000-\U000e0fff]"
+    "|[\x00-\x7f][\u200c\u200d]|[\u200c\u200d](?:[\x00-\x7f]|$)|[A-Za-z</-][\ufe00-\ufe0f]"
 )
 
 
@@ -49,7 +50,8 @@ PIECES = st.one_of(
     st.sampled_from(["<", "</", "\uff1c", "\ufe64", "/", "\\", wide("/"), wide("\\"), ">", "&lt;"]),
     st.sampled_from([" ", "\t", "\n", "\r", "\r\n", "\u3000", "\xa0", "\u2028", "_", "-", "1"]),
     st.sampled_from(["\u200b", "\u202e", "\u2060", "\u206a", "\ud800", "\xad", "\ufeff", "\0"]),
-    st.sampled_from(["\U000e0041", "\U000e0100", "\x85", "\x1c"]),
+    st.sampled_from(["\U000e0041", "\U000e0100", "\x85", "\x1c", "\u034f", "\ufe0f", "\ufe00"]),
+    st.sampled_from(["\u200c", "\u200d", "\U0001f469", "\u2764", "\u0645", "\x1b[0m", "\x9b"]),
     st.sampled_from(TAGS + [tag.upper() for tag in TAGS] + [tag.title() for tag in TAGS]),
     st.sampled_from([wide(tag) for tag in TAGS]),
     st.text(max_size=3),

@@ -14,6 +14,7 @@ from claude_peers.wire import hooks
 pytestmark = [pytest.mark.processes, pytest.mark.xdist_group("processes")]
 BOUND = 60
 """Seconds for what takes a real client less than one."""
+LONG = "THIRD-MAIL " + "x" * 29_000
 
 
 @pytest.fixture
@@ -59,10 +60,11 @@ def test_an_idle_session_wakes_each_time_and_is_armed_anew(
     wake(terminal, route, "SECOND-MAIL with an answer\nin two lines")
     terminal.type("the user goes on")
     eventually(lambda: terminal.shown("the user goes on"), timeout=BOUND)
-    wake(terminal, route, "THIRD-MAIL " + "x" * 29_000)
+    wake(terminal, route, LONG)
 
-    texts = ("FIRST-MAIL", "SECOND-MAIL with an answer\nin two lines", "THIRD-MAIL " + "x" * 29_000)
+    texts = ("FIRST-MAIL", "SECOND-MAIL with an answer\nin two lines", LONG)
     assert [terminal.shown(text) for text in texts] == [1, 1, 1]
+    eventually(lambda: route.available, timeout=BOUND)
 
 
 def test_a_headless_client_is_not_held_open(terminal: Terminal, routes: list[Rewake]) -> None:

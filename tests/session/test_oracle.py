@@ -15,7 +15,7 @@ from claude_peers.session.handshake import PROTOCOL_VERSIONS
 from claude_peers.session.methods import Methods
 from claude_peers.session.rpc import Dispatcher
 from claude_peers.session.sdk import Face
-from claude_peers.tools.registry import Shown, tool
+from claude_peers.tools.registry import Progress, Shown, tool
 
 pytestmark = pytest.mark.anyio
 NEWEST = PROTOCOL_VERSIONS[-1]
@@ -39,7 +39,7 @@ class World:
             TOOLS,
             self.call,
             on_event=self.events.append,
-            on_shown=lambda ids, whole: self.shown.append((ids, whole)),
+            on_shown=lambda shown, whole: self.shown.append((shown.message_ids, whole)),
         )
 
     async def call(self, called: Any, given: dict[str, Any], meta: dict[str, Any]) -> str | Shown:
@@ -105,13 +105,21 @@ async def wait(world: World) -> str:
     raise AssertionError
 
 
+@tool()
+async def work(world: World, progress: Progress, steps: int = 1) -> str:
+    """Work, and tell how far it is."""
+    for step in range(steps):
+        await progress(step, steps, "working")
+    return "done"
+
+
 @tool(listed=False)
 async def hook(world: World) -> str:
     """Answer a hook."""
     return "{}"
 
 
-TOOLS = [echo, paint, missing, crash, show, wait, hook]
+TOOLS = [echo, paint, missing, crash, show, wait, work, hook]
 
 
 @asynccontextmanager
@@ -239,6 +247,11 @@ CONVERSATIONS: dict[str, list[Step]] = {
         b'{"jsonrpc":"2.0","id":5,"result":{}}',
         b'{"jsonrpc":"2.0","id":5,"error":{"code":1,"message":"x"}}',
     ],
+    "progress": [
+        call(1, "work", {"steps": 3}, _meta={"progressToken": "p"}),
+        call(2, "work", {"steps": 3}, _meta={"progressToken": 2}),
+        call(3, "work", {"steps": 3}),
+    ],
     "cancelled": [
         call(1, "wait"), started, notice("notifications/cancelled", {"requestId": 1}), stopped,
         call(2, "echo", {"text": "still here"}),
@@ -281,6 +294,8 @@ def outcome(world: World) -> Any:
     def plain(answer: Any) -> Any:
         if isinstance(answer, list):
             return ["a batch", *sorted(map(plain, answer), key=str)]
+        if "method" in answer:
+            return ["a notification", answer]
         content = answer.get("result", answer.get("error", {}).get("code"))
         if not SECOND and isinstance(content, dict):
             content.get("serverInfo", {}).pop("title", None)

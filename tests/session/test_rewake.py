@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import anyio.lowlevel
@@ -386,7 +387,7 @@ def test_a_server_that_is_killed_takes_its_waiter_along(folder, wait):
     with server:
         assert server.stdout.readline()
         waiter = wait()
-        waits(folder, CLIENT)
+        eventually(lambda: reads(folder))
 
         server.kill()
 
@@ -454,3 +455,11 @@ def open_reader(folder):
 def waits(folder, client):
     """Return once a waiter has said who it is."""
     eventually(lambda: os.path.lexists(folder / f"{client}.pid"))
+
+
+def reads(folder):
+    """Whether somebody reads, where a server holds the pipe so that asking ends nobody."""
+    with suppress(OSError):
+        os.close(os.open(folder / str(CLIENT), os.O_WRONLY | os.O_NONBLOCK))
+        return True
+    return False

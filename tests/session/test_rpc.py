@@ -389,7 +389,7 @@ class Session:
             [say],
             self.call,
             on_event=self.events.append,
-            on_shown=lambda ids, whole: self.shown.append((ids, whole)),
+            on_shown=lambda shown, whole: self.shown.append((shown.message_ids, whole)),
         )
         self.dispatcher = Dispatcher(
             self.methods.requests,

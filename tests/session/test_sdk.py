@@ -41,7 +41,7 @@ class Session:
         self.methods = Methods(
             [show],
             lambda called, given, _meta: called.run(self, **given),
-            on_shown=lambda ids, whole: self.shown.append((ids, whole)),
+            on_shown=lambda shown, whole: self.shown.append((shown.message_ids, whole)),
         )
         self.face = Face(self.methods, write=self.write, resume=self.count)
         self.serving = asyncio.create_task(self.face.serve())

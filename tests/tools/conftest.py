@@ -18,6 +18,7 @@ class FakeClient:
         queued, leased, seen: the mailbox, by state.
         asked: every request, in order.
         gate: while it is closed, polls wait for it.
+        answers: what other requests are answered with.
     """
 
     def __init__(self) -> None:
@@ -32,9 +33,10 @@ class FakeClient:
         self.gate = asyncio.Event()
         self.gate.set()
         self.changed = asyncio.Event()
-        self.broken = False
+        self.broken = self.secondary = False
         self.peers: list[dict[str, Any]] = []
         self.sent: dict[str, Any] = {"ok": True}
+        self.answers: dict[str, Any] = {}
 
     def arrive(self, *texts: str, **more: Any) -> list[int]:
         """Let messages come; return their ids."""
@@ -60,11 +62,16 @@ class FakeClient:
         self.changed.set()
         if self.broken:
             raise NoBrokerError("There is none", "Start one.")
+        told = {"/list-peers": self.peers, "/send-message": self.sent, **self.answers}
+        if operation in told:
+            return told[operation]
         match operation:
             case "/poll-messages":
                 page = self._lease(body["exclude"], body["limit"])
                 await self.gate.wait()
                 return {"messages": page}
+            case "/peek-messages":
+                return {"messages": [view for _, view in sorted(self.queued.items())]}
             case "/release-messages":
                 self._move(body["message_ids"])
             case "/ack-messages":
@@ -72,10 +79,6 @@ class FakeClient:
                     self.leased.pop(number, None)
                     self.queued.pop(number, None)
                     self.seen.add(number)
-            case "/list-peers":
-                return self.peers
-            case "/send-message":
-                return self.sent
         return {"ok": True}
 
     def expire(self, *ids: int) -> None:

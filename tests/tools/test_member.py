@@ -30,7 +30,7 @@ async def test_what_was_shown_whole_is_acknowledged(member):
     member.in_hand |= {1, 2}
     assert member.shown((1, 2), whole=True) == (
         "/ack-messages",
-        {"id": "me000000", "message_ids": [1, 2]},
+        {"id": "me000000", "message_ids": [1, 2], "via": "check_messages"},
     )
     assert (member.unread, member.pushed, member.in_hand) == ({3}, set(), set())
 
@@ -40,7 +40,7 @@ async def test_what_was_not_is_returned_and_stays_unread(member):
     member.in_hand |= {1}
     assert member.shown((1,), whole=False) == (
         "/release-messages",
-        {"id": "me000000", "message_ids": [1]},
+        {"id": "me000000", "message_ids": [1], "via": "check_messages"},
     )
     assert (member.unread, member.in_hand) == ({1}, set())
 

@@ -303,3 +303,9 @@ def test_a_peer_may_be_named_as_models_like_to(name):
         "to_id": "alpha",
         "message": "hi",
     }
+
+
+async def test_what_is_expected_goes_with_the_message(member, client):
+    await send_message.run(member, to_id="alpha", message="hi", intent="request")
+    assert client.asked[0][1]["intent"] == "request"
+    assert send_message.input_schema["properties"]["intent"]["enum"] == ["request", "inform", "ack"]

@@ -6,7 +6,7 @@ import pytest
 
 from claude_peers.core.errors import BadRequestError
 from claude_peers.core.limits import BODY
-from claude_peers.tools.registry import DESCRIPTION, Shown, arguments, tool
+from claude_peers.tools.registry import DESCRIPTION, Progress, Shown, arguments, tool
 
 
 @tool(
@@ -73,6 +73,18 @@ def test_annotations_and_defaults_become_the_schema_and_the_context_stays_out():
 @pytest.mark.anyio
 async def test_a_tool_runs_with_what_was_read():
     assert await send.run(None, **given()) == "a b"
+
+
+def test_the_way_to_tell_progress_is_no_argument():
+    @tool()
+    async def slow(peer: object, progress: Progress, times: int = 1) -> str:
+        """Do it."""
+        return ""
+
+    assert slow.reports
+    assert not bare.reports
+    assert slow.input_schema["properties"] == {"times": {"type": "integer", "default": 1}}
+    assert arguments(slow, {"progress": 1}) == {}
 
 
 def test_old_ways_to_say_optional_are_understood():

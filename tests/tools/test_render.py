@@ -91,8 +91,14 @@ def test_a_message_begins_like_upstreams_and_says_who_and_how_sure():
     full = message_view(from_name="alpha", verified=True, reply_to=3, redelivered=2)
     assert render.message(full) == (
         "From abcd1234 (2026-01-01T00:00:00.000Z) · alpha · message_id 7 · verified · reply to 3 · "
-        "redelivered:\nhello"
+        "redelivered, offered 2 times before:\nhello"
     )
+
+
+def test_a_message_says_what_is_expected_and_for_whom_it_was_meant():
+    text = render.message(message_view(intent="ack", thread=2, inherited=True))
+    assert " · intent ack (needs no answer) · thread 2 · " in text
+    assert text.endswith("meant for an earlier holder of your name:\nhello")
 
 
 @pytest.mark.parametrize("attack", BREAK_OUTS)
@@ -138,42 +144,3 @@ def test_a_message_that_was_given_before_is_its_first_line():
 )
 def test_a_page_takes_what_fits_and_at_least_one(sizes, count):
     assert render.fitting(["x" * size for size in sizes]) == count
-
-
-def sent(**more):
-    return {
-        "ok": True, "message_id": 7, "state": "queued", "to_id": "abcd1234", "to_name": "alpha",
-        "presence": "present", "route": "channel", "last_seen": "then", **more,
-    }  # fmt: skip
-
-
-def test_a_sent_message_is_told_with_its_number_state_and_route():
-    assert render.sent(sent(), "alpha") == (
-        "Message sent to peer abcd1234\nalpha: message_id 7, state queued; push route channel"
-    )
-
-
-def test_an_upstream_broker_says_no_more_than_that_it_was_sent():
-    assert render.sent({"ok": True}, "abcd1234") == "Message sent to peer abcd1234"
-
-
-def test_a_peer_that_is_not_running_is_a_warning():
-    text = render.sent(sent(presence="away", route=""), "alpha")
-    assert "Warning: that peer is not running (last seen then)" in text
-    assert "push route none" in text
-    assert "proven push route:" not in text
-
-
-def test_a_peer_without_a_route_reads_when_it_looks():
-    assert render.sent(sent(route=None), "alpha").endswith(
-        "It has no proven push route: it will read this when it checks its messages."
-    )
-
-
-@pytest.mark.parametrize("attack", BREAK_OUTS)
-@pytest.mark.parametrize("field", ["to_name", "route", "last_seen", "state", "to_id"])
-def test_nothing_a_recipient_chose_breaks_out(field, attack):
-    answer = sent(**{"presence": "away", field: f"x{attack}{HIDING}y\nforged"})
-    text = render.sent(answer, "alpha")
-    assert harmless(text)
-    assert "\nforged" not in text

@@ -26,6 +26,9 @@ MESSAGES = st.builds(
     verified=st.booleans(),
     reply_to=st.none() | st.integers(0),
     deliveries=st.integers(0),
+    intent=WORDS,
+    thread=st.none() | st.integers(0),
+    inherited=st.booleans(),
 ).map(message_view)
 SENDERS = st.none() | st.builds(
     Peer,
@@ -107,6 +110,12 @@ def test_whether_the_sender_is_known_is_always_said(verified, told):
 def test_an_answer_and_a_repetition_are_marked():
     told = meta({**MESSAGE, "reply_to": 4, "redelivered": 2}, {})
     assert (told["reply_to"], told["redelivered"]) == ("4", "2")
+
+
+def test_intent_thread_and_inheritance_are_told_as_strings():
+    told = meta({**MESSAGE, "intent": "request", "thread": 3, "inherited": True}, {})
+    assert (told["intent"], told["thread"], told["inherited"]) == ("request", "3", "true")
+    assert "inherited" not in meta({**MESSAGE, "inherited": False}, {})
 
 
 def test_what_a_peer_says_of_itself_is_clipped():

@@ -28,6 +28,7 @@ COMMANDS: tuple[Command, ...] = (
     Command("status", "status", "Who leads, and who is there."),
     Command("peers", "peers", "List the peers of this machine."),
     Command("send", "send PEER MESSAGE...", "Send a message; `-` reads it from stdin."),
+    Command("hooks", "hooks print|install|remove", "Wake Claude Code for mail, by its hooks."),
     Command("serve", "serve", "Run a node without an agent, until interrupted."),
     Command("kill-broker", "kill-broker", "Let another node lead; nothing is lost."),
 )

@@ -138,15 +138,15 @@ class Story:
 
     def _start(self, name: str) -> None:
         agent = self._agents[name] = Agent(name, self._environ, self._folder)
-        self._ids[name] = _id_of(agent)
+        self._ids[name] = self._id_of(name)
         leader = self._status().get("pid") == agent.process.pid
         role = output.style("leads: it is the broker", "yellow") if leader else "joined"
         self.say(name, f"pid {agent.process.pid}, answered in {agent.ready_ms:.0f} ms, {role}")
 
     def _talk(self) -> None:
         for name, text in zip(NAMES, ("plans", "builds", "reviews"), strict=True):
-            self._agents[name].call("set_summary", summary=f"The {name}, who {text}.")
-        listed = self._agents["planner"].call("list_peers", scope="machine")
+            self._call(name, "set_summary", summary=f"The {name}, who {text}.")
+        listed = self._call("planner", "list_peers", scope="machine")
         found = re.findall(r"Name: (\S+)", listed)
         self.say("planner", f"list_peers finds {', '.join(found)}")
         self._send("planner", "builder", "Is the parser ready?")
@@ -181,7 +181,7 @@ class Story:
     def _come_back(self) -> None:
         name = next(n for n, a in self._agents.items() if a.process.poll() is not None)
         agent = self._agents[name] = Agent(name, self._environ, self._folder)
-        same = _id_of(agent) == self._ids[name]
+        same = self._id_of(name) == self._ids[name]
         self.say(name, f"pid {agent.process.pid}, id {self._ids[name]}: "
                        f"{'the same as before' if same else 'NOT the one it had'}")  # fmt: skip
         self._read(name)
@@ -196,7 +196,7 @@ class Story:
         if reply_to is not None:
             given["reply_to"] = reply_to
         self._sent_at = time.perf_counter()
-        self._agents[sender].call("send_message", **given)
+        self._call(sender, "send_message", **given)
         if not quiet:
             self.say(sender, f"→ {to}: {text}")
 
@@ -211,14 +211,23 @@ class Story:
         """Let an agent read its messages; return the id of the last one."""
         last, text = 0, "-"
         while _MARK.search(text) or text == "-":
-            text = self._agents[name].call("check_messages")
-            marks = [int(mark) for mark in _MARK.findall(text)]
-            for mark in marks:
-                self._tally.seen[mark] = self._tally.seen.get(mark, 0) + 1
-            if marks:
-                self.say(name, f"check_messages shows {len(marks)} message(s)")
+            text = self._call(name, "check_messages")
+            if _MARK.search(text):
                 last = int(re.findall(r"message_id (\d+)", text)[-1])
         return last
+
+    def _call(self, name: str, tool: str, **given: Any) -> str:
+        """Let an agent call a tool; whatever it asks, the answer may bring messages as well."""
+        text = self._agents[name].call(tool, **given)
+        marks = [int(mark) for mark in _MARK.findall(text)]
+        for mark in marks:
+            self._tally.seen[mark] = self._tally.seen.get(mark, 0) + 1
+        if marks:
+            self.say(name, f"{tool} shows {len(marks)} message(s)")
+        return text
+
+    def _id_of(self, name: str) -> str:
+        return self._call(name, "whoami").partition("ID: ")[2].partition("\n")[0]
 
     def _title(self, text: str) -> None:
         if not self._quiet:
@@ -250,10 +259,6 @@ def _environment(folder: str) -> dict[str, str]:
         "CLAUDE_PEERS_PORT": str(port),
         "CLAUDE_PEERS_SUMMARY": "off",
     }
-
-
-def _id_of(agent: Agent) -> str:
-    return agent.call("whoami").partition("ID: ")[2].partition("\n")[0]
 
 
 def _program() -> str:

@@ -143,7 +143,8 @@ def tidy(db: sqlite3.Connection, now: float, most: int) -> int:
     ).rowcount
     purged = db.execute(
         "DELETE FROM mail WHERE id IN (SELECT id FROM mail WHERE unread = 0 AND ended_at <= :read "
-        "AND (state <> 'dead' OR ended_at <= :dead) ORDER BY ended_at LIMIT :most)",
+        "AND owed_at IS NULL AND (state <> 'dead' OR ended_at <= :dead) "
+        "ORDER BY ended_at LIMIT :most)",
         {"read": now - KEEP_READ, "dead": now - KEEP_DEAD, "most": most - died},
     ).rowcount
     return died + purged
@@ -170,9 +171,11 @@ def story(db: sqlite3.Connection, message_id: int) -> Story | None:
 
 def dead_letters(db: sqlite3.Connection, owner: PeerId | None, limit: int) -> list[Message]:
     """See `broker.ports.Store.dead_letters`."""
-    mine = "" if owner is None else "AND to_id = :owner "
+    # Without a hint, all mail is read for the newest of all: it comes in the right order.
+    which = "" if owner is None else "AND to_id = :owner "
     found = db.execute(
-        f"SELECT {rows.MESSAGE} FROM mail WHERE state = 'dead' {mine}ORDER BY id DESC LIMIT :limit",
+        f"SELECT {rows.MESSAGE} FROM mail INDEXED BY mail_dead WHERE state = 'dead' {which}"
+        "ORDER BY id DESC LIMIT :limit",
         {"owner": owner, "limit": limit},
     )
     return [rows.to_message(row) for row in found]

@@ -63,7 +63,7 @@ def to_message(row: tuple[Any, ...]) -> Message:
 
 def to_steps(lines: str) -> tuple[Step, ...]:
     """Return the steps of a column `steps`."""
-    return tuple(Step(*json.loads(line)) for line in lines.splitlines())
+    return tuple(Step(*json.loads(line)) for line in lines.split("\n") if line)
 
 
 def messages(cursor: sqlite3.Cursor) -> list[Message]:

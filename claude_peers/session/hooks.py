@@ -1,0 +1,108 @@
+"""What the client's hooks tell a session, and what they are answered.
+
+A hook calls our unlisted tool at a moment of a turn and puts what we answer into the agent's
+context. That is no evidence yet: the client may have given up on the call. The next call of any
+kind shows that it went on, answer included.
+
+A prompt is looked through for our receipts, in memory; it is neither kept nor logged.
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Any
+
+from claude_peers.session.inbound import Inbound
+from claude_peers.tools.member import Call, Hooks, Member
+from claude_peers.wire import envelope, hooks
+
+REMEMBERED = 64
+"""Calls of sub-agents that are told apart."""
+TOOL_USE = "claudecode/toolUseId"
+"""Where Claude Code puts its id of a model's call; a hook's call has none."""
+
+
+class ClientHooks(Hooks):
+    """The hooks of one session.
+
+    Args:
+        member: the session's mailbox.
+        inbound: passes messages on.
+        report: tells the broker something.
+        session: told the id of the client's session, which `/clear` changes.
+    """
+
+    def __init__(
+        self,
+        member: Member,
+        inbound: Inbound,
+        *,
+        report: Callable[[str, dict[str, Any]], None],
+        session: Callable[[str], None],
+    ) -> None:
+        self._member = member
+        self._inbound = inbound
+        self._report = report
+        self._session = session
+        self._told: set[int] = set()
+        self._sub_agents: OrderedDict[str, None] = OrderedDict()
+
+    def call(self, meta: dict[str, Any]) -> Call:
+        """Return who makes a call, by its `_meta`."""
+        tool_use = meta.get(TOOL_USE)
+        if not isinstance(tool_use, str):
+            return Call()
+        return Call(tool_use, sub_agent=tool_use in self._sub_agents)
+
+    def went_on(self) -> None:
+        """Take note that the client calls again: what hooks were answered before has been seen."""
+        if self._told:
+            seen = {*self._told}
+            self._told.clear()
+            self._member.forget(seen)
+            body = {**self._member.me, "message_ids": sorted(seen), "via": "hook"}
+            self._report("/ack-messages", body)
+
+    def answered(self, ids: tuple[int, ...], *, whole: bool) -> None:
+        """Take note of what became of a hook's answer; a cancelled one counts for nothing."""
+        self._member.in_hand.difference_update(ids)
+        if whole and ids:
+            self._told.update(ids)
+            self._member.pushed.update(ids)
+            body = {**self._member.me, "message_ids": list(ids), "via": "hook"}
+            self._report("/pushed-messages", body)
+
+    async def told(self, **event: str) -> tuple[str, tuple[int, ...]]:
+        """See `tools.member.Hooks`."""
+        self.went_on()
+        self._inbound.ways.hooks = True
+        if event["session_id"]:
+            self._session(event["session_id"])
+        match event["event"]:
+            case "PreToolUse" if event["agent_id"]:
+                self._sub_agents[event["tool_use_id"]] = None
+                if len(self._sub_agents) > REMEMBERED:
+                    self._sub_agents.popitem(last=False)
+            case "UserPromptSubmit":
+                self._inbound.receipts(event["prompt"])
+                return self._mail("UserPromptSubmit")
+            case "PostToolBatch" if not event["agent_id"]:
+                return self._mail("PostToolBatch")
+        return hooks.silent(), ()
+
+    def _mail(self, event: str) -> tuple[str, tuple[int, ...]]:
+        items = self._member.pending()
+        if not items:
+            return hooks.silent(), ()
+        limit = hooks.CONTEXT
+        while True:  # what JSON escapes takes more room than it has characters
+            text, ids = envelope.batch(items, mark="", limit=limit)
+            if hooks.fits(event, text) or limit <= _LEAST:
+                break
+            limit -= _LEAST
+        if not ids:  # a preview is shown once; the whole is for check_messages
+            self._member.pushed.add(items[0][0]["id"])
+        return hooks.context(event, text), ids
+
+
+_LEAST = 1_000
+"""Characters that an answer has at least."""

@@ -1,0 +1,1 @@
+"""Ways by which a text reaches the model of this session without being asked for."""
