@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 from claude_peers.broker.context import Context, Options, iso
 from claude_peers.broker.mail import Mail
+from claude_peers.broker.notices import Notices
 from claude_peers.broker.peers import Peers
 from claude_peers.broker.ports import Clock, Here, Store, Transport
 from claude_peers.core import liveness
@@ -29,6 +30,7 @@ class Broker:
     Attributes:
         peers: the use cases about peers.
         mail: the use cases about messages.
+        notices: what the broker itself tells senders.
         epoch: the epoch this broker leads in.
         step_down: lets another node lead, and keeps all from campaigning for so many seconds.
     """
@@ -43,9 +45,11 @@ class Broker:
         self.epoch = 0
         self.step_down: Callable[[float], None] = lambda _hold: None
         self.in_background = context.in_background
+        self.managed = context.managed
         self.peers = Peers(context)
         self.mail = Mail(context, self.peers)
-        self.peers.gone, self.peers.offer = self.mail.deserted, self.mail.offer
+        self.notices = Notices(context, self.mail.offer)
+        self.peers.gone, self.peers.offer = self.notices.deserted, self.mail.offer
         self._context = context
 
     async def open(self, leader: Process) -> int:
@@ -53,6 +57,7 @@ class Broker:
         clock = self._context.clock
         self.epoch = await self.store.take_office(leader, now=clock.wall())
         await self.roster.load(now=clock.monotonic())
+        self.in_background(self.notices.catch_up())
         return self.epoch
 
     def connection_ended(self, peer_id: PeerId) -> None:
@@ -71,7 +76,7 @@ class Broker:
             ids = context.leases.drop(handout)
             context.give_back(handout.owner, ids, "it was not acknowledged in time")
         # At the same time as what expires, so that nobody dies unreminded.
-        await self.mail.remind(now=wall)
+        await self.notices.remind(now=wall)
         touched = SLICE
         while touched == SLICE:
             touched = await self.store.tidy(now=wall, most=SLICE)

@@ -10,7 +10,7 @@ from typing import Any
 from claude_peers.broker.leases import Leases
 from claude_peers.broker.ports import Clock, Here, Store, Transport
 from claude_peers.broker.roster import Roster
-from claude_peers.core import access, discovery
+from claude_peers.core import access, discovery, identity
 from claude_peers.core.delivery import Event
 from claude_peers.core.errors import ClaudePeersError, NotYourPeerError, PeerNotFoundError
 from claude_peers.core.limits import Limits
@@ -59,7 +59,7 @@ class Context:
         peer, required = self.roster.get(peer_id), self.options.require_token
         if peer is None:
             access.check_unknown(caller, peer_id, required=required)
-        elif not self.roster.attached(caller.token_hash, peer.id):
+        elif not (self.roster.attached(caller.token_hash, peer.id) or _is_user_of(caller, peer)):
             access.check(caller, peer, required=required)
             if caller.token_hash is not None and peer.trust is not Trust.TOKEN:
                 self.in_background(self.roster.bind(peer.id))
@@ -73,11 +73,16 @@ class Context:
     def managed(self, caller: Caller, peer_id: str) -> Peer:
         """Return a peer that the caller may manage: its own, or any if it is this user.
 
+        Users know names: theirs may be anything that `resolve` understands.
+
         Raises:
+            AmbiguousPeerError: several could be meant.
             NotYourPeerError: it is neither.
             PeerNotFoundError: there is no such peer.
         """
         peer = self.roster.get(peer_id)
+        if peer is None and caller.knows_secret:
+            peer = self.resolve(peer_id)
         if peer is None:
             raise PeerNotFoundError(peer_id)
         if not caller.knows_secret and not self.speaks_for(caller, peer):
@@ -85,8 +90,11 @@ class Context:
         return peer
 
     def speaks_for(self, caller: Caller, peer: Peer) -> bool:
-        """Whether it is known that the caller is this peer, or a second server of its agent."""
-        if self.roster.attached(caller.token_hash, peer.id):
+        """Whether it is known that the caller is this peer.
+
+        A second server of its agent is, and so is the user where the peer is a shell.
+        """
+        if self.roster.attached(caller.token_hash, peer.id) or _is_user_of(caller, peer):
             return True
         return access.speaks_for(caller, peer)
 
@@ -121,6 +129,10 @@ class Context:
         except ClaudePeersError:
             self.leases.begin(owner, list(ids), deadline=now)  # the next round tries again
             raise
+
+
+def _is_user_of(caller: Caller, peer: Peer) -> bool:
+    return caller.knows_secret and identity.is_shell(peer)
 
 
 def iso(seconds: float) -> str:

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from claude_peers.broker.context import Context
 from claude_peers.broker.leases import ACK_WITHIN, Handout
@@ -31,10 +31,6 @@ from claude_peers.core.models import (
 )
 from claude_peers.wire.records import PollRequest, SendMessageRequest
 
-SYSTEM = "claude-peers"
-"""From whom a notice of the broker itself comes."""
-NOTICES = 64
-"""Notices written at a time."""
 DEAD_LETTERS = 200
 """Dead letters in one answer."""
 LONGEST_WAIT = 55.0
@@ -258,42 +254,3 @@ class Mail:
             return True
         ends = (self._context.roster.get(each) for each in (message.from_id, message.to_id))
         return any(peer is not None and self._context.speaks_for(caller, peer) for peer in ends)
-
-    # Time
-
-    async def remind(self, *, now: float) -> None:
-        """Tell the senders of requests that no answer came in time."""
-        store = self._context.store
-        while overdue := await store.owed(now=now, limit=NOTICES):
-            await asyncio.gather(*(self._tell(each, "has not answered") for each in overdue))
-
-    async def deserted(self, peer: Peer) -> None:
-        """Tell those who wait for an answer of a peer that it is gone."""
-        what = "ended before it answered" if peer.process else "went away before it answered"
-        while owed := await self._context.store.owed(by=peer.id, limit=NOTICES):
-            await asyncio.gather(*(self._tell(each, what) for each in owed))
-
-    async def _tell(self, request: Message, what: str) -> None:
-        context = self._context
-        peer = context.roster.get(request.to_id)
-        name = peer.name if peer else request.to_id
-        where = "It was read" if request.state is State.SEEN else "It stays in that mailbox"
-        text = (
-            f"{name} {what} your message {request.id}. {where}; "
-            f"message_status {request.id} tells more. This is said once."
-        )
-        draft = Draft(
-            from_id=SYSTEM,
-            to_id=PeerId(request.from_id),
-            text=text,
-            sent_at=context.at(),
-            expires_at=context.clock.wall() + lifetime(None),
-            verified=True,
-            intent=Intent.INFORM,
-            notice_of=request.id,
-        )
-        # One for each request it sent: a full mailbox must not keep it from learning this.
-        unbounded = replace(context.options.limits, mailbox=0)
-        receipt = await context.store.accept(draft, unbounded, now=context.clock.wall())
-        if not receipt.duplicate:
-            self.offer(receipt.message)

@@ -118,10 +118,18 @@ class Peers:
         return renamed
 
     async def mute(self, caller: Caller, peer_id: str, sender: str, *, muted: bool) -> Peer:
-        """Stop, or start again, to offer a sender's messages to a peer; return the sender."""
+        """Stop, or start again, to offer a sender's messages to a peer; return the sender.
+
+        Raises:
+            BadRequestError: the sender is the peer itself.
+        """
         context = self._context
         peer = context.managed(caller, peer_id)
         other = context.resolve(sender)
+        if other.id == peer.id:
+            raise BadRequestError(
+                f"{peer.name} cannot mute itself", "Name the peer whose messages it should not get."
+            )
         rest = [each for each in peer.muted if each != other.id]
         listed = [other.id, *rest] if muted else rest
         await self._roster.put(replace(peer, muted=tuple(listed[:MUTED])))
@@ -150,11 +158,11 @@ class Peers:
             await self._roster.put(replace(peer, keys=added))
 
     async def list_peers(self, request: ListPeersRequest) -> list[Peer]:
-        """Return the present peers of a scope, those with a live connection as just seen."""
+        """Return the peers of a scope, those with a live connection as just seen."""
         if len(self._unlinked()) <= PROBED:
             await self.sweep()
         found = discovery.visible(
-            self._roster.present(),
+            self._roster if request.gone else self._roster.present(),
             request.scope,
             cwd=request.cwd,
             root=request.git_root,

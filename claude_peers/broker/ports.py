@@ -149,8 +149,13 @@ class Store(Protocol):
         """Return requests whose sender waits for an answer: overdue `now`, or owed `by` a peer."""
         ...
 
-    async def history(self, *, after: int = 0, limit: int) -> list[Message]:
-        """Return all messages above `after`, in whatever state, in the order of acceptance."""
+    async def history(
+        self, *, after: int = 0, before: int = 0, limit: int, newest: bool = False
+    ) -> list[Message]:
+        """Return messages between two ids, in whatever state, in the order of acceptance.
+
+        `before` 0 is the end. Of more than `limit` these are the first, or the last if `newest`.
+        """
         ...
 
     async def ledger(self) -> Ledger:

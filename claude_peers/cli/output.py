@@ -21,14 +21,31 @@ _CODES = {
     "no_broker": NO_BROKER,
     "peer_not_found": NO_SUCH_PEER,
     "peer_ambiguous": NO_SUCH_PEER,
+    "message_not_found": NO_SUCH_PEER,
+    "timed_out": TIMED_OUT,
     "dedupe_conflict": CONFLICT,
+    "name_held": CONFLICT,
+    "name_taken": CONFLICT,
+    "file_exists": CONFLICT,
     "mailbox_full": UNDELIVERABLE,
     "rate_limited": UNDELIVERABLE,
+    "loop_guard": UNDELIVERABLE,
+    "hop_limit": UNDELIVERABLE,
     "not_running": UNDELIVERABLE,
+    "unanswered": UNDELIVERABLE,
     "bad_setting": USAGE,
+    "bad_request": USAGE,
     "usage": USAGE,
 }
+_REMEDIES = {"peer_not_found": "`claude-peers peers` lists who is there."}
+"""Remedies that name a tool of agents where errors are raised, and a command here."""
 _STYLES = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33", "cyan": "36"}
+
+
+class TimedOutError(ClaudePeersError):
+    """What was waited for did not come in time."""
+
+    code = "timed_out"
 
 
 class UsageError(ClaudePeersError):
@@ -76,6 +93,12 @@ def say(text: str = "") -> None:
     print(text, flush=True)
 
 
+def note(text: str) -> None:
+    """Print a line for people beside the result: what to do next, what to know."""
+    shown = f"\x1b[2m{text}\x1b[0m" if colourful(sys.stderr) else text
+    print(shown, file=sys.stderr, flush=True)
+
+
 def tell(value: Any) -> None:
     """Print a value for programs, alone on stdout, in ASCII: no encoding can spoil it."""
     print(json.dumps(value), flush=True)
@@ -83,11 +106,12 @@ def tell(value: Any) -> None:
 
 def complain(error: ClaudePeersError, *, as_json: bool) -> int:
     """Print an error on stderr; return its exit code."""
+    remedy = _REMEDIES.get(error.code, error.remedy)
     if as_json:
-        told: dict[str, Any] = {"code": error.code, "message": error.fact, "remedy": error.remedy}
+        told: dict[str, Any] = {"code": error.code, "message": error.fact, "remedy": remedy}
         if error.retry_after is not None:
             told["retry_after"] = error.retry_after
         print(json.dumps({"error": told}), file=sys.stderr)
     else:
-        print(f"Failed: {error.fact}\n{error.remedy}", file=sys.stderr)
+        print(f"Failed: {error.fact}\n{remedy}", file=sys.stderr)
     return exit_code(error)

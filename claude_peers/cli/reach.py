@@ -68,13 +68,30 @@ class Broker:
         found: list[dict[str, Any]] = self.ask("/list-peers", {"scope": "machine"})
         return found
 
-    def ask(self, operation: str, body: dict[str, Any], *, authenticate: bool = False) -> Any:
+    def ask(
+        self,
+        operation: str,
+        body: dict[str, Any],
+        *,
+        authenticate: bool = False,
+        token: str | None = None,
+        wait: float = 0.0,
+    ) -> Any:
         """Return the answer to a request.
+
+        Args:
+            operation: its path.
+            body: what is asked.
+            authenticate: prove that we are this user.
+            token: the token of the peer that asks.
+            wait: seconds that the broker may take longer than usual.
 
         Raises:
             RefusedError: the broker refused.
         """
-        status, answer = self._http.post(operation, body, authenticate=authenticate)
+        status, answer = self._http.post(
+            operation, body, authenticate=authenticate, token=token, wait=wait
+        )
         return checked(operation, status, answer)
 
 

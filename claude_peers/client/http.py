@@ -115,9 +115,22 @@ class BrokerHttp:
         return self._value(self._ask(self._verified(), self._request("GET", path, headers={})))
 
     def post(
-        self, path: str, body: dict[str, Any], *, authenticate: bool = False
+        self,
+        path: str,
+        body: dict[str, Any],
+        *,
+        authenticate: bool = False,
+        token: str | None = None,
+        wait: float = 0.0,
     ) -> tuple[int, Any]:
-        """Return status and value of a `POST`; `authenticate` proves that we are this user.
+        """Return status and value of a `POST`.
+
+        Args:
+            path: where to.
+            body: what is sent, as JSON.
+            authenticate: prove that we are this user.
+            token: the token of the peer that asks.
+            wait: seconds that the answer may take longer than usual.
 
         Raises:
             NoBrokerError: there is no broker, it broke off, or it is none to prove anything to.
@@ -127,8 +140,10 @@ class BrokerHttp:
         headers = {"content-type": "application/json", "content-length": str(len(data))}
         if authenticate:
             headers[AUTH_HEADER] = self._auth()
+        if token is not None:
+            headers["authorization"] = f"Bearer {self._confided(token)}"
         request = self._request("POST", path, headers=headers)
-        return self._value(self._ask(link, request, body=data))
+        return self._value(self._ask(link, request, body=data, wait=wait))
 
     def _forget(self) -> None:
         self.epoch: int | None = None
@@ -143,10 +158,16 @@ class BrokerHttp:
         return self._link
 
     def _ask(
-        self, link: Link, request: h11.Request, *, body: bytes = b"", most: int = MOST
+        self,
+        link: Link,
+        request: h11.Request,
+        *,
+        body: bytes = b"",
+        most: int = MOST,
+        wait: float = 0.0,
     ) -> Answer:
         try:
-            deadline = time.monotonic() + self._timeout
+            deadline = time.monotonic() + self._timeout + wait
             return link.exchange(request, body, deadline=deadline, most=most)
         except _Failure as error:
             link.close()
@@ -194,12 +215,20 @@ class BrokerHttp:
     def _auth(self) -> str:
         if self._secret is None or self.challenge is None or not self.proven:
             # An answer to a stranger's challenge could be handed on to the real broker.
-            raise NoBrokerError(
-                f"The broker on {self._where} has not proven that it knows this user's secret",
-                "It is another program's, or one with another CLAUDE_PEERS_DB; "
-                "use the same settings, or end it where it was started.",
-            )
+            raise self._unproven()
         return client_proof(self._secret, self.challenge)
+
+    def _confided(self, token: str) -> str:
+        if not self.proven:
+            raise self._unproven()
+        return token
+
+    def _unproven(self) -> NoBrokerError:
+        return NoBrokerError(
+            f"The broker on {self._where} has not proven that it knows this user's secret",
+            "It is another program's, or one with another CLAUDE_PEERS_DB; "
+            "use the same settings, or end it where it was started.",
+        )
 
     def _value(self, answer: Answer) -> tuple[int, Any]:
         try:

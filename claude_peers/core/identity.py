@@ -7,6 +7,7 @@ the mailbox's keys, knows the user's secret, and nobody alive holds the mailbox:
              started again within one running agent. Only for an agent recognised as Claude Code.
     resume   the agent's session id: the same conversation in a new process.
     launch   parent process, directory and client name: what a script starts again.
+    shell    a name that the user chose on the command line.
 
 Keys are hashed, so that a database or a log tells nothing about sessions.
 """
@@ -62,6 +63,11 @@ def key(kind: str, *parts: str) -> str:
 def shares_key(keys: Collection[str], peer: Peer) -> bool:
     """Whether one of `keys` is the peer's."""
     return not set(keys).isdisjoint(peer.keys)
+
+
+def is_shell(peer: Peer) -> bool:
+    """Whether a peer is the user's own, by a name on the command line, and no agent's."""
+    return any(each.startswith("shell:") for each in peer.keys)
 
 
 def more_keys(keys: Iterable[str], known: Sequence[str]) -> tuple[str, ...]:

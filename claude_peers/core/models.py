@@ -5,6 +5,8 @@ from enum import StrEnum
 from typing import NewType, Protocol
 
 PeerId = NewType("PeerId", str)
+SYSTEM = "claude-peers"
+"""From whom a notice of the broker itself comes."""
 
 
 class Trust(StrEnum):

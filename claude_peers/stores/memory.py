@@ -245,10 +245,13 @@ class MemoryStore:
             found = [each.message for each in waiting if (each.owed_at or 0.0) <= (now or 0.0)]
         return found[:limit]
 
-    async def history(self, *, after: int = 0, limit: int) -> list[Message]:
+    async def history(
+        self, *, after: int = 0, before: int = 0, limit: int, newest: bool = False
+    ) -> list[Message]:
         """See `broker.ports.Store`."""
-        found = [entry.message for number, entry in self._mail.items() if number > after]
-        return found[:limit]
+        end = before or self._last + 1
+        found = [each.message for number, each in self._mail.items() if after < number < end]
+        return found[-limit:] if newest else found[:limit]
 
     async def ledger(self) -> Ledger:
         """See `broker.ports.Store`."""

@@ -4,7 +4,6 @@ Nothing is said that the broker did not say: one of upstream's answers a send wi
 """
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from typing import Any
 
 from claude_peers.core.limits import NAME, PATH
@@ -14,18 +13,6 @@ from claude_peers.wire import envelope
 
 DEAD_TEXT = 2_000
 """Characters of a dead letter's text."""
-_EVENTS = {
-    "lease": "handed to the recipient's client",
-    "push": "given to the recipient's client over {via}; no evidence yet that it was read",
-    "return": "came back unread ({via})",
-    "admit": "offered: the recipient has unmuted the sender",
-    "readdress": "passed on to the next holder of the name, {via}",
-    "see": "read by the recipient ({via})",
-    "answer": "answered by {via}",
-    "expire": "died: {via}",
-    "give_up": "died: {via}",
-}
-"""The steps of a message, by `core.delivery.Event`; the broker may know others."""
 
 
 def sent(answer: Mapping[str, Any], to_id: str, *, intent: str | None = None) -> str:
@@ -54,27 +41,6 @@ def sent(answer: Mapping[str, Any], to_id: str, *, intent: str | None = None) ->
     return "\n".join(lines)
 
 
-def story(view: Mapping[str, Any]) -> str:
-    """Return what happened to a message, step by step, and what happens next."""
-    number, name = _word(view.get("id")), view.get("to_name")
-    recipient = _word(view.get("to_id"))
-    recipient = f"{_word(name)} ({recipient})" if name else recipient
-    lines = [f"Message {number} from {_word(view.get('from_id'))} to {recipient}"]
-    if view.get("intent"):
-        lines[0] += f", intent {_word(view['intent'])}"
-    if view.get("reply_to"):
-        lines[0] += f", reply to {_word(view['reply_to'])}"
-    lines.append(f"  {_word(view.get('sent_at'))}  accepted")
-    lines += [f"  {_moment(each.get('at'))}  {_step(each)}" for each in view.get("steps") or ()]
-    state = f"State: {_word(view.get('state'))}"
-    lines.append(
-        f"{state} ({one_line(str(view['reason']), PATH)})" if view.get("reason") else state
-    )
-    if view.get("next"):
-        lines.append(f"Next: {one_line(str(view['next']), PATH)}")
-    return "\n".join(lines)
-
-
 def dead_letters(views: list[dict[str, Any]]) -> str:
     """Return messages that died unread, as agentmesh prints them (server.ts, get_dead_letters)."""
     if not views:
@@ -97,18 +63,6 @@ def _dead_letter(view: dict[str, Any]) -> str:
     body = envelope.body({**view, "text": text[:DEAD_TEXT]}, limit=None)
     cut = f"\n[cut: {len(text)} characters in all]" if len(text) > DEAD_TEXT else ""
     return f"{who} · message_id {_word(view.get('id'))} — {reason}:\n{body}{cut}"
-
-
-def _step(step: Mapping[str, Any]) -> str:
-    event, via = _word(step.get("event")), _word(step.get("via") or "no further word")
-    return _EVENTS[event].format(via=via) if event in _EVENTS else f"{event} ({via})"
-
-
-def _moment(seconds: Any) -> str:
-    if not isinstance(seconds, (int, float)):
-        return "at an unknown time"
-    moment = datetime.fromtimestamp(seconds, UTC)
-    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def _word(value: Any, limit: int = NAME) -> str:

@@ -3,6 +3,7 @@
 from claude_peers.tools import outcome
 from claude_peers.tools.member import Member
 from claude_peers.tools.registry import tool
+from claude_peers.wire import story
 
 LETTERS = 50
 """Dead letters in one result."""
@@ -18,7 +19,7 @@ async def message_status(member: Member, message_id: int) -> str:
     Use it when a peer does not answer, before you send the same thing again. You can ask about
     messages you sent and messages you got.
     """
-    return outcome.story(await member.call("/message-status", message_id=message_id))
+    return story.told(await member.call("/message-status", message_id=message_id))
 
 
 @tool(limit=f"How many, newest first; {LETTERS} at most.")

@@ -12,6 +12,7 @@ from typing import Any
 
 from claude_peers.core.errors import BadRequestError, PeerNotFoundError
 from claude_peers.core.limits import NAME, PAGE
+from claude_peers.core.models import SYSTEM
 from claude_peers.core.text import one_line
 from claude_peers.tools.member import CALL, Member
 from claude_peers.tools.page import page
@@ -21,8 +22,6 @@ LONGEST = 300.0
 """Seconds of one wait."""
 EVERY = 5.0
 """Seconds between two signs of progress."""
-BROKER = "claude-peers"
-"""From whom a notice of the broker itself comes (`broker.mail.SYSTEM`)."""
 _ID = re.compile(r"[a-z0-9]{8}")
 
 Wants = Callable[[dict[str, Any]], bool]
@@ -111,7 +110,7 @@ async def _wanted(member: Member, from_id: str | None, reply_to: int | None) -> 
     senders = None if from_id is None else await _ids(member, from_id.strip())
 
     def wants(view: dict[str, Any]) -> bool:
-        if view.get("from_id") == BROKER and view.get("verified"):
+        if view.get("from_id") == SYSTEM and view.get("verified"):
             return True
         return (senders is None or view.get("from_id") in senders) and (
             reply_to is None or view.get("reply_to") == reply_to

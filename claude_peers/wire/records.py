@@ -4,10 +4,11 @@ Field names are upstream's (claude-peers-mcp shared/types.ts); what we add never
 meaning of theirs.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from claude_peers.core.models import Message, Peer, Story
+from claude_peers.core.models import Message, Peer, Presence, Story
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,13 +92,18 @@ class KeysRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ListPeersRequest:
-    """Who is there; `scope` other than directory and repo means the machine."""
+    """Who is there; `scope` other than directory and repo means the machine.
+
+    Attributes:
+        gone: with those who are away or have left, as long as they are remembered.
+    """
 
     scope: str = "machine"
     cwd: str | None = None
     git_root: str | None = None
     repo: str | None = None
     exclude_id: str = ""
+    gone: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -167,10 +173,17 @@ class DeadLettersRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HistoryRequest:
-    """Messages above the id `after`, in whatever state; for the user only."""
+    """Messages between two ids, in whatever state; for the user only.
+
+    Attributes:
+        before: 0 is the end.
+        newest: of more than `limit`, the last ones instead of the first.
+    """
 
     after: int = 0
+    before: int = 0
     limit: int = 100
+    newest: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -182,7 +195,7 @@ class StepDownRequest:
 
 def peer_view(peer: Peer) -> dict[str, Any]:
     """Return a peer as `/list-peers` shows it: upstream's fields, then ours."""
-    return {
+    view = {
         "id": peer.id,
         "pid": peer.pid,
         "cwd": peer.cwd,
@@ -198,9 +211,11 @@ def peer_view(peer: Peer) -> dict[str, Any]:
         "activity": peer.activity,
         "verified": peer.trust.value,
     }
+    gone = peer.presence is not Presence.PRESENT
+    return view | {"presence": peer.presence.value} if gone else view
 
 
-def message_view(message: Message) -> dict[str, Any]:
+def message_view(message: Message, sender: Peer | None = None) -> dict[str, Any]:
     """Return a message as polls and pushes carry it: upstream's fields, then ours."""
     view: dict[str, Any] = {
         "id": message.id,
@@ -213,6 +228,7 @@ def message_view(message: Message) -> dict[str, Any]:
         "verified": message.verified,
     }
     more = {
+        "from_name": sender.name if sender else None,
         "reply_to": message.reply_to,
         "intent": message.intent or None,
         "thread": message.thread,
@@ -230,6 +246,12 @@ def letter_view(message: Message) -> dict[str, Any]:
         "ended_at": message.ended_at,
         "reason": message.reason,
     }
+
+
+def with_names(view: dict[str, Any], known: Callable[[str], Peer | None]) -> dict[str, Any]:
+    """Return a message's view with what its two ends are called now, as far as they are known."""
+    ends = {name: known(view[f"{name}_id"]) for name in ("from", "to")}
+    return view | {f"{name}_name": peer and peer.name for name, peer in ends.items()}
 
 
 def dead_letter_view(message: Message, failed_at: str) -> dict[str, Any]:

@@ -3,14 +3,14 @@
 import pytest
 from support.brokers import Caller, make_broker
 
-from claude_peers.broker import mail as mail_module
-from claude_peers.broker.mail import SYSTEM
+from claude_peers.broker import notices as notices_module
+from claude_peers.broker import registration
 from claude_peers.broker.registration import hash_token
 from claude_peers.core.delivery import DIRECT_TTL, MOST_TTL, OWED, Event
 from claude_peers.core.errors import StoreError
 from claude_peers.core.limits import Limits
 from claude_peers.core.liveness import SILENCE
-from claude_peers.core.models import PeerId, Presence
+from claude_peers.core.models import SYSTEM, PeerId, Presence
 from claude_peers.stores.retention import KEEP_READ
 from claude_peers.stores.sqlite.store import SqliteStore
 from claude_peers.wire.records import ListPeersRequest
@@ -137,7 +137,7 @@ async def test_who_waits_longer_than_read_mail_is_kept_is_told_nevertheless(rig,
 
 
 async def test_many_requests_are_all_told_of(rig, ann, bob, monkeypatch):
-    monkeypatch.setattr(mail_module, "NOTICES", 2)
+    monkeypatch.setattr(notices_module, "NOTICES", 2)
     numbers = [await ask(rig, ann, bob) for _ in range(5)]
     await later(rig, OWED)
     told = await notices(rig, ann)
@@ -146,7 +146,7 @@ async def test_many_requests_are_all_told_of(rig, ann, bob, monkeypatch):
 
 
 async def test_who_asks_is_told_at_once_that_the_other_has_ended(rig, ann, bob, monkeypatch):
-    monkeypatch.setattr(mail_module, "NOTICES", 2)
+    monkeypatch.setattr(notices_module, "NOTICES", 2)
     for _ in range(3):
         await ask(rig, ann, bob)
     rig.machine.end(42)
@@ -182,6 +182,29 @@ async def test_a_recipient_that_is_forgotten_is_named_by_its_id(rig, ann, bob):
     assert text.startswith(f"{bob[0]} has not answered")
 
 
+async def test_a_broker_that_ended_with_a_peer_leaves_the_word_to_the_next_one(rig, ann, bob):
+    number = await ask(rig, ann, bob)
+    gone = registration.gone(
+        rig.broker.roster.get(bob[0]), left=True, at="2023-11-14T22:13:21.000Z"
+    )
+    await rig.store.save_peer(gone)
+    after = await make_broker(rig.store)
+    await after.settled()
+    (text,) = await notices(after, ann)
+    assert text.startswith(f"bob ended before it answered your message {number}.")
+
+
+async def test_who_asked_somebody_that_was_away_is_not_told_that_it_ended(rig, ann):
+    joined = await rig.join(name="bob", keys=("live:1",), proof="the right answer")
+    caller = Caller(token_hash=hash_token(joined.token))
+    await rig.broker.peers.unregister(caller, joined.peer.id)
+    rig.clock.passed += 1
+    await ask(rig, ann, (joined.peer.id, None))
+    after = await make_broker(rig.store)
+    await after.settled()
+    assert await notices(after, ann) == []
+
+
 async def test_two_brokers_on_one_store_tell_once(rig, ann, bob):
     await ask(rig, ann, bob)
     after = await make_broker(rig.store)
@@ -199,7 +222,7 @@ async def test_a_broker_after_a_crash_tells_once(tmp_path):
         ann, bob = await rig.joins_as_process(41), await rig.joins_as_process(42)
         await ask(rig, ann, bob)
         await ask(rig, ann, bob)
-        await rig.broker.mail._tell((await store.owed(by=bob[0], limit=1))[0], "x")
+        await rig.broker.notices._tell((await store.owed(by=bob[0], limit=1))[0], "x")
     for _ in range(2):
         async with SqliteStore(path) as store:
             rig = await make_broker(store)

@@ -1,7 +1,5 @@
 """Letting another node lead from the command line: nobody is signalled, nothing is lost."""
 
-import argparse
-
 import pytest
 
 from claude_peers.cli.commands import kill_broker
@@ -81,18 +79,3 @@ def test_a_broker_that_knows_no_secret_is_left_alone(cli, upstream, words):
     assert "Nothing was stopped" in ran.err
     assert "CLAUDE_PEERS_DB" in ran.err
     assert upstream.requests == []
-
-
-@pytest.mark.parametrize(
-    ("text", "seconds"), [("60s", 60.0), ("5m", 300.0), ("7", 7.0), ("0", 0.0), ("60m", 3600.0)]
-)
-def test_a_time_is_read(text, seconds):
-    assert kill_broker._seconds(text) == seconds
-
-
-@pytest.mark.parametrize("text", ["", "s", "1h", "-5s", "1.5s", "61m", "3601", "²s", "nan"])
-def test_another_time_is_refused(cli, text):
-    with pytest.raises(argparse.ArgumentTypeError, match="60s or 5m"):
-        kill_broker._seconds(text)
-    ran = cli("kill-broker", f"--for={text}")
-    assert (ran.code, ran.out) == (2, "")

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 from support.machine import command
 
-from claude_peers.cli import output
+from claude_peers.cli import main, output
+from claude_peers.cli.commands import COMMANDS
 from claude_peers.client.errors import RefusedError
 from claude_peers.core import errors
 from claude_peers.core.errors import ClaudePeersError, NoBrokerError
@@ -128,6 +129,11 @@ CODES = [
     (errors.AmbiguousPeerError("x", ("a", "b")), 4),
     (errors.DedupeConflictError("k"), 5),
     (refused("dedupe_conflict"), 5),
+    (errors.NameTakenError("x"), 5),
+    (errors.MessageNotFoundError(7), 4),
+    (errors.BadRequestError("a"), 2),
+    (errors.LoopGuardError(12, 1.0), 7),
+    (errors.HopLimitError(20), 7),
     (NoBrokerError("a", "b"), 6),
     (errors.MailboxFullError("x", 9), 7),
     (errors.RateLimitedError(120, 1.0), 7),
@@ -144,7 +150,8 @@ def test_every_code_is_one_of_an_error_that_exists():
     def kinds(kind: type[ClaudePeersError]) -> set[str]:
         return {kind.code}.union(*(kinds(each) for each in kind.__subclasses__()))
 
-    import claude_peers.cli.commands.send  # noqa: F401 - declares one
+    for each in COMMANDS:  # some declare one
+        main._module(each)
 
     assert {*output._CODES} <= kinds(ClaudePeersError)
 
@@ -190,6 +197,7 @@ def ways(cli, machine, monkeypatch):
         0: lambda: served("status"),
         1: too_long,
         2: lambda: cli("frobnicate"),
+        3: lambda: served("listen", "--timeout", "0"),
         4: lambda: served("send", "nobody", "hi"),
         5: conflict,
         6: lambda: cli("status"),

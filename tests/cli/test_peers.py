@@ -1,6 +1,7 @@
 """What `peers` lists, for people, for scripts and for programs."""
 
 import pytest
+from support.letters import join
 
 
 @pytest.fixture
@@ -48,6 +49,17 @@ def test_peers_are_listed_with_name_and_summary(cli, machine, pair):
     assert f"{first}  PID:{pair[0].pid}  {machine.folder('s0')}\n  Name: alpha\n" in ran.out
     assert "  Summary: at the parser\n" in ran.out
     assert ran.out.count("PID:") == 2
+
+
+def test_peers_are_listed_with_how_they_are_reached_and_whether_they_are_idle(cli, machine):
+    machine.serve()
+    for name, route, activity in (("alpha", "rewake", "idle"), ("beta", "", "")):
+        peer_id = join(machine, name)
+        machine.post("/set-route", {"id": peer_id, "route": route, "activity": activity})
+    ran = cli("peers")
+    assert ran.out.splitlines()[1:3] == ["  Name: alpha", "  Route: rewake, idle"]
+    assert ran.out.count("Route") == 1
+    assert cli("peers", "--json").value[0]["activity"] == "idle"
 
 
 def test_names_alone_are_for_scripts(cli, pair):

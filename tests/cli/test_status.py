@@ -4,8 +4,10 @@ import socket
 import threading
 
 import pytest
+from support.letters import join, send
 from support.machine import git
 
+from claude_peers.cli.commands import status
 from claude_peers.host import files
 
 
@@ -39,7 +41,68 @@ def test_it_shows_broker_peers_and_leader(cli, machine):
     assert peer == f"  {machine.peer_id(session)}  PID:{session.pid}  {folder}"
     assert rest[0] == "         fixing the parser"
     assert rest[1].startswith("         Last seen: ")
-    assert rest[-1] == f"Leader: pid {node.pid}, epoch 1, standby pid {session.pid}"
+    assert rest[2] == "         Name: project.main"
+    assert rest[-2] == f"Leader: pid {node.pid}, epoch 1, standby pid {session.pid}"
+    assert rest[-1] == "Ledger: 0 accepted, balanced"
+
+
+def test_it_shows_how_peers_are_reached_and_whether_they_are_idle(cli, machine):
+    machine.serve()
+    for name, route, activity in (
+        ("alpha", "rewake", "idle"),
+        ("beta", "channel", ""),
+        ("gamma", "", "busy"),
+        ("delta", "", ""),
+    ):
+        peer_id = join(machine, name)
+        machine.post("/set-route", {"id": peer_id, "route": route, "activity": activity})
+    routes = [line.strip() for line in cli("status").out.splitlines() if "Route" in line]
+    assert routes == ["Route: rewake, idle", "Route: channel", "Route: none, busy"]
+    first = cli("status", "--json").value["peers"][0]
+    assert (first["route"], first["activity"]) == ("rewake", "idle")
+
+
+def test_every_message_is_accounted_for_by_state(cli, machine):
+    machine.serve()
+    alpha = join(machine, "alpha")
+    for _ in range(3):
+        send(machine, alpha)
+    machine.post("/poll-messages", {"id": alpha, "ack_supported": True, "limit": 1})
+    ran = cli("status")
+    assert ran.out.splitlines()[-1] == "Ledger: 3 accepted = 1 leased, 2 queued, balanced"
+    assert cli("status", "--json").value["ledger"] == {
+        "ok": True,
+        "accepted": 3,
+        "purged": 0,
+        "states": {"leased": 1, "queued": 2},
+        "balanced": True,
+        "refused": {},
+    }
+
+
+def test_what_was_refused_is_counted_by_its_reason(cli, machine):
+    machine.serve(CLAUDE_PEERS_MAILBOX_LIMIT="1")
+    alpha = join(machine, "alpha")
+    send(machine, alpha)
+    for target in ("alpha", "alpha", "nobody"):
+        cli("send", target, "hi")
+    assert cli("status").out.splitlines()[-1] == "Refused: 2 mailbox_full, 1 peer_not_found"
+
+
+def test_a_ledger_that_does_not_add_up_is_shown_in_red_with_what_to_do(cli, machine, monkeypatch):
+    machine.serve()
+    asked = status.Broker.ask
+
+    def ask(broker, operation, body, **more):
+        answer = asked(broker, operation, body, **more)
+        wrong = {"accepted": 3, "states": {"seen": 1}, "purged": 1, "balanced": False}
+        return answer | wrong if operation == "/ledger" else answer
+
+    monkeypatch.setattr(status.Broker, "ask", ask)
+    monkeypatch.setattr(status.output, "colourful", lambda _stream: True)
+    *_, told, remedy = cli("status").out.splitlines()
+    assert told == "Ledger: 3 accepted = 1 seen, 1 purged, \x1b[1;31mNOT BALANCED\x1b[0m"
+    assert "claude-peers export" in remedy
 
 
 def test_json_has_the_status_and_the_peers_in_one_value(cli, machine):
@@ -76,6 +139,9 @@ def test_a_broker_of_another_implementation_is_shown_as_far_as_it_tells(cli, ups
     assert ran.out.splitlines()[0] == "Broker: ok (1 peer(s) registered)"
     assert "abcd1234  PID:7  /p" in ran.out
     assert "Leader" not in ran.out
+    assert "Ledger" not in ran.out
+    assert [path for path, _ in upstream.requests] == ["/list-peers"]
+    assert cli("status", "--json").value["ledger"] is None
 
 
 def test_a_broker_that_moved_to_another_port_is_found(cli, machine, monkeypatch):

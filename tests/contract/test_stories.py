@@ -203,6 +203,22 @@ async def test_the_history_shows_every_message_in_the_order_of_acceptance(store)
     assert await store.history(after=numbers[-1], limit=2) == []
 
 
+async def test_the_history_can_be_read_from_its_end_page_by_page(store):
+    numbers = [await accept(store) for _ in range(5)]
+    assert ids(await store.history(limit=2, newest=True)) == numbers[3:]
+    assert ids(await store.history(before=numbers[3], limit=2, newest=True)) == numbers[1:3]
+    assert ids(await store.history(before=numbers[1], limit=2, newest=True)) == numbers[:1]
+    assert await store.history(before=numbers[0], limit=2, newest=True) == []
+
+
+async def test_the_history_between_two_messages_is_without_them(store):
+    numbers = [await accept(store) for _ in range(5)]
+    between = {"after": numbers[0], "before": numbers[4]}
+    assert ids(await store.history(**between, limit=9)) == numbers[1:4]
+    assert ids(await store.history(**between, limit=2)) == numbers[1:3]
+    assert ids(await store.history(**between, limit=2, newest=True)) == numbers[2:4]
+
+
 # Who waits for an answer
 
 

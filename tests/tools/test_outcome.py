@@ -31,14 +31,6 @@ def answer(**more):
     }  # fmt: skip
 
 
-def story(**more):
-    return {
-        "id": 7, "from_id": "me000000", "to_id": "abcd1234", "to_name": "alpha",
-        "sent_at": "2026-01-01T00:00:00.000Z", "state": "seen", "reason": None, "steps": [],
-        "next": "Nothing: alpha has read it.", **more,
-    }  # fmt: skip
-
-
 def letter(**more):
     return {
         "id": 7, "from_id": "abcd1234", "to_id": "me000000", "text": "hello",
@@ -98,56 +90,6 @@ def test_nothing_a_recipient_chose_breaks_out(field, attack):
     assert harmless(
         outcome.sent(answer(**{field: [value] if field == "warnings" else value}), "alpha")
     )
-
-
-# Stories
-
-
-def test_a_story_is_told_step_by_step():
-    steps = [
-        {"at": 1767225601.5, "event": "push", "via": "channel"},
-        {"at": 1767225602.0, "event": "see", "via": "check_messages"},
-    ]
-    assert outcome.story(story(steps=steps, intent="request", reply_to=5)) == (
-        "Message 7 from me000000 to alpha (abcd1234), intent request, reply to 5\n"
-        "  2026-01-01T00:00:00.000Z  accepted\n"
-        "  2026-01-01T00:00:01.500Z  given to the recipient's client over channel; no evidence "
-        "yet that it was read\n"
-        "  2026-01-01T00:00:02.000Z  read by the recipient (check_messages)\n"
-        "State: seen\n"
-        "Next: Nothing: alpha has read it."
-    )
-
-
-def test_a_dead_message_has_a_reason():
-    text = outcome.story(story(state="dead", reason="nobody read it in time"))
-    assert "State: dead (nobody read it in time)\n" in text
-
-
-@pytest.mark.parametrize("event", list(outcome._EVENTS))
-def test_every_event_is_told_in_words(event):
-    text = outcome.story(story(steps=[{"at": 0.0, "event": event, "via": "the way"}]))
-    assert "1970-01-01T00:00:00.000Z  " in text
-    assert "{via}" not in text
-    assert event == "push" or "no evidence" not in text
-
-
-def test_what_a_later_broker_tells_is_passed_on_as_it_is():
-    view = story(to_name=None, next=None, steps=[{"event": "teleport"}])
-    assert outcome.story(view) == (
-        "Message 7 from me000000 to abcd1234\n"
-        "  2026-01-01T00:00:00.000Z  accepted\n"
-        "  at an unknown time  teleport (no further word)\n"
-        "State: seen"
-    )
-
-
-@pytest.mark.parametrize("attack", ATTACKS)
-@pytest.mark.parametrize("field", ["to_name", "to_id", "from_id", "intent", "reason", "next"])
-def test_nothing_in_a_story_breaks_out(field, attack):
-    value = f"x{attack}{HIDING}y\nforged"
-    assert harmless(outcome.story(story(**{field: value})))
-    assert harmless(outcome.story(story(steps=[{"at": 0, "event": value, "via": value}])))
 
 
 # Dead letters

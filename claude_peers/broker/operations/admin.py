@@ -10,14 +10,15 @@ from claude_peers.wire.records import (
     PeerRequest,
     StepDownRequest,
     letter_view,
+    with_names,
 )
 
 if TYPE_CHECKING:
     from claude_peers.broker.broker import Broker
 
 
-HISTORY = 500
-"""Messages in one answer."""
+HISTORY = 100
+"""Messages in one answer: at their longest they are 25 MB."""
 
 
 @operation("/admin/step-down", StepDownRequest)
@@ -35,8 +36,11 @@ async def history(broker: "Broker", caller: Caller, request: HistoryRequest) -> 
     if not caller.knows_secret:
         raise SecretRequiredError
     limit = max(1, min(request.limit, HISTORY))
-    found = await broker.store.history(after=request.after, limit=limit)
-    return {"messages": [letter_view(message) for message in found]}
+    found = await broker.store.history(
+        after=request.after, before=request.before, limit=limit, newest=request.newest
+    )
+    known = broker.roster.get
+    return {"messages": [with_names(letter_view(message), known) for message in found]}
 
 
 @operation("/ledger", PeerRequest)

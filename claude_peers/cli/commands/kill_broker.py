@@ -8,7 +8,7 @@ import argparse
 import time
 from typing import Any
 
-from claude_peers.cli import output
+from claude_peers.cli import output, words
 from claude_peers.cli.reach import Broker
 from claude_peers.core.errors import ClaudePeersError, NoBrokerError
 
@@ -22,7 +22,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--for",
         dest="hold",
-        type=_seconds,
+        type=words.seconds(LONGEST),
         default=0.0,
         metavar="60s",
         help="keep every node from leading for so long (s, m; at most an hour)",
@@ -70,14 +70,6 @@ def _next_leader(before: dict[str, Any]) -> dict[str, Any] | None:
         if status.get("epoch", 0) > before.get("epoch", 0):
             return status
     return None
-
-
-def _seconds(text: str) -> float:
-    scale = {"s": 1.0, "m": 60.0}.get(text[-1:], 0.0)
-    number = text[:-1] if scale else text
-    if not number.isdecimal() or int(number) * (scale or 1.0) > LONGEST:
-        raise argparse.ArgumentTypeError(f"{text!r} is not like 60s or 5m, at most an hour")
-    return int(number) * (scale or 1.0)
 
 
 class NotOursError(ClaudePeersError):

@@ -1,10 +1,9 @@
 """List the peers of this machine."""
 
 import argparse
-import sys
 from typing import Any
 
-from claude_peers.cli import output
+from claude_peers.cli import output, roster
 from claude_peers.cli.reach import Broker
 from claude_peers.core.errors import NoBrokerError
 from claude_peers.core.text import one_line
@@ -33,7 +32,7 @@ def run(options: argparse.Namespace) -> int:
         output.say("\n".join(line for peer in peers for line in _lines(peer)))
     else:
         output.say("No peers registered.")
-        print("Start an agent session with claude-peers; it shows up here.", file=sys.stderr)
+        output.note("Start an agent session with claude-peers; it shows up here.")
     return output.OK
 
 
@@ -42,4 +41,6 @@ def _lines(peer: dict[str, Any]) -> list[str]:
     for label, name in (("Name", "name"), ("Summary", "summary")):
         if peer.get(name):
             lines.append(f"  {label}: {one_line(str(peer[name]), 500)}")
+    if route := roster.route(peer):
+        lines.append(f"  Route: {route}")
     return lines

@@ -10,13 +10,14 @@ or not running with --require-live
 
 import argparse
 import os
-import sys
 from typing import Any
 
-from claude_peers.cli import output
+from claude_peers.cli import output, roster, words
+from claude_peers.cli.mailbox import HeldError, Mailbox
 from claude_peers.cli.reach import Broker
 from claude_peers.core.errors import ClaudePeersError
-from claude_peers.core.limits import TEXT
+from claude_peers.core.limits import PATH
+from claude_peers.core.text import one_line
 
 SENDER = "cli"  # as upstream: claude-peers-mcp cli.ts
 
@@ -27,13 +28,16 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("message", nargs="*", help="the words of the message, or - for stdin")
     parser.add_argument("--reply-to", type=int, metavar="ID", help="the message this one answers")
     parser.add_argument(
+        "--name", metavar="N", help="send as the mailbox that `listen --name N` and `inbox` read"
+    )
+    parser.add_argument(
         "--require-live", action="store_true", help="send only if the peer is running"
     )
 
 
 def run(options: argparse.Namespace) -> int:
     """Send, and print what the broker said."""
-    text = _text(options.message, options.rest)
+    text = words.message(options.message, options.rest, command="send PEER MESSAGE")
     body: dict[str, Any] = {
         "from_id": SENDER,
         "to_id": options.peer,
@@ -42,41 +46,32 @@ def run(options: argparse.Namespace) -> int:
     }
     if options.reply_to is not None:
         body["reply_to"] = options.reply_to
+    if options.name is not None:
+        body["from_id"] = _own(options.name)
     with Broker() as broker:
-        if options.require_live and not _is_live(broker, options.peer):
+        if options.require_live and not any(
+            roster.means(options.peer, peer) for peer in broker.peers()
+        ):
             raise NotRunningError(options.peer)
         answer = broker.ask("/send-message", body, authenticate=broker.ours)
     if options.json:
         output.tell(answer)
         return output.OK
     output.say(f"Message sent to {answer.get('to_id', options.peer)}")
-    if answer.get("presence", "present") != "present":
-        print("That peer is not running; the message waits in its mailbox.", file=sys.stderr)
+    for warning in answer.get("warnings", ()):
+        output.note(one_line(str(warning), PATH))
+    if "message_id" in answer:
+        output.note(f"What becomes of it: claude-peers why {answer['message_id']}")
     return output.OK
 
 
-def _text(words: list[str], rest: list[str]) -> str:
-    if words == ["-"] and not rest:
-        # One byte more than allowed: the broker then says that it is too long.
-        raw = sys.stdin.buffer.read(TEXT + 1) if sys.stdin is not None else b""
-        text = raw.decode("utf-8", "replace")
-    else:
-        text = " ".join((*words, *rest))
-    if not text:
-        raise output.UsageError(
-            "The message is empty", "Usage: claude-peers send PEER MESSAGE, or `-` for stdin."
-        )
-    return text
-
-
-def _is_live(broker: Broker, target: str) -> bool:
-    """Whether one of the peers that run now is meant; `core.discovery` has the rules."""
-    name, _, host = target.partition("@")
-    return any(
-        target in (peer["id"], peer["cwd"])
-        or (name == peer.get("name") and host in ("", peer.get("hostname")))
-        for peer in broker.peers()
-    )
+def _own(name: str) -> str:
+    """Return the id of the user's own mailbox of that name, also while another command reads it."""
+    try:
+        with Mailbox(name) as mailbox:
+            return mailbox.peer_id
+    except HeldError as held:
+        return held.peer_id
 
 
 class NotRunningError(ClaudePeersError):

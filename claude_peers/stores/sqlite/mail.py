@@ -21,6 +21,7 @@ from claude_peers.stores.retention import DEDUPE_WINDOW, KEEP_DEAD, KEEP_READ
 from claude_peers.stores.sqlite import rows
 
 _OFFERED = "unread = 1 AND state IN ('queued', 'pushed')"
+_END = 2**63 - 1
 _STEP = "steps = steps || json_array(:now, :event, :via) || char(10)"
 
 
@@ -203,12 +204,15 @@ def page(db: sqlite3.Connection, owner: PeerId, after: int, limit: int) -> list[
     )
 
 
-def history(db: sqlite3.Connection, after: int, limit: int) -> list[Message]:
+def history(
+    db: sqlite3.Connection, after: int, before: int, *, limit: int, newest: bool
+) -> list[Message]:
     """See `broker.ports.Store.history`."""
     return rows.messages(
         db.execute(
-            f"SELECT {rows.MESSAGE} FROM mail WHERE id > :after ORDER BY id LIMIT :limit",
-            {"after": after, "limit": limit},
+            f"SELECT {rows.MESSAGE} FROM mail WHERE id > :after AND id < :before "
+            f"ORDER BY id {'DESC' if newest else 'ASC'} LIMIT :limit",
+            {"after": after, "before": before or _END, "limit": limit},
         )
     )
 

@@ -149,9 +149,13 @@ class SqliteStore:
         """See `broker.ports.Store`."""
         return await self._read(lambda db: mail.owed(db, now, by, limit))
 
-    async def history(self, *, after: int = 0, limit: int) -> list[Message]:
+    async def history(
+        self, *, after: int = 0, before: int = 0, limit: int, newest: bool = False
+    ) -> list[Message]:
         """See `broker.ports.Store`."""
-        return await self._read(lambda db: mail.history(db, after, limit))
+        return await self._read(
+            lambda db: mail.history(db, after, before, limit=limit, newest=newest)
+        )
 
     async def ledger(self) -> Ledger:
         """See `broker.ports.Store`."""

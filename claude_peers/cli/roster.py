@@ -1,0 +1,26 @@
+"""Peers as their user names them, and as lists show them."""
+
+from typing import Any
+
+from claude_peers.core.limits import NAME
+from claude_peers.core.text import one_line
+
+
+def means(target: str, peer: dict[str, Any]) -> bool:
+    """Whether a peer is what a user means by `target`; `core.discovery` has the rules."""
+    name, _, host = target.partition("@")
+    return target in (peer["id"], peer["cwd"]) or (
+        name == peer.get("name") and host in ("", peer.get("hostname"))
+    )
+
+
+def called(peer: dict[str, Any]) -> str:
+    """Return a peer's name, or its id if it has none."""
+    return one_line(str(peer.get("name") or peer["id"]), NAME)
+
+
+def route(peer: dict[str, Any]) -> str:
+    """Return how a peer is reached and whether its agent is idle, "" if neither is known."""
+    way, activity = peer.get("route") or "", peer.get("activity") or ""
+    known = [way or "none", activity] if activity else [way] if way else []
+    return ", ".join(one_line(str(each), NAME) for each in known)
