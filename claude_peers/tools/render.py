@@ -24,7 +24,7 @@ def fitting(texts: Sequence[str]) -> int:
 
 
 def peer(view: dict[str, Any]) -> str:
-    """Return a peer as upstream prints one, with its name and its route."""
+    """Return a peer as upstream prints one, with its name, its route and what its agent does."""
     fields = (
         ("Name", view.get("name"), NAME),
         ("PID", view.get("pid"), NAME),
@@ -34,6 +34,7 @@ def peer(view: dict[str, Any]) -> str:
         ("Summary (self-reported)", view.get("summary"), SUMMARY),
         ("Agent", view.get("agent_type"), NAME),
         ("Push route", view.get("route"), NAME),
+        ("Activity", view.get("activity"), NAME),
         ("Last seen", view.get("last_seen"), NAME),
     )
     lines = [f"ID: {one_line(str(view.get('id')), NAME)}"]

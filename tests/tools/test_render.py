@@ -22,7 +22,7 @@ def peer_view(**more):
     return {
         "id": "abcd1234", "pid": 7, "cwd": "/p", "git_root": "/p", "tty": "pts/1",
         "summary": "at the parser", "last_seen": "2026-01-01T00:00:00.000Z", "name": "alpha",
-        "agent_type": "claude-code 2.1", "route": "channel", **more,
+        "agent_type": "claude-code 2.1", "route": "channel", "activity": "idle", **more,
     }  # fmt: skip
 
 
@@ -56,6 +56,7 @@ def test_a_peer_is_printed_as_upstream_does_with_more_lines():
         "  Summary (self-reported): at the parser",
         "  Agent: claude-code 2.1",
         "  Push route: channel",
+        "  Activity: idle",
         "  Last seen: 2026-01-01T00:00:00.000Z",
     ]
 
