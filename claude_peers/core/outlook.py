@@ -3,6 +3,8 @@
 from claude_peers.core.limits import NEARLY_FULL, Limits
 from claude_peers.core.models import Message, Peer, Presence, Receipt, State
 
+BUSY = "busy"
+"""What a peer does whose agent is in the middle of something."""
 _NEXT = {
     State.LEASED: (
         "It was handed to {name}'s client and counts as read once the whole answer has arrived; "
@@ -33,7 +35,7 @@ def warnings(peer: Peer, receipt: Receipt, *, limits: Limits) -> list[str]:
             f"{peer.name} is not running (last seen {peer.last_seen}); "
             f"{_unheld(peer, named=receipt.message.to_name is not None)}."
         )
-    elif not peer.route:
+    elif not peer.route and peer.activity != BUSY:  # one that works may have one when it is done
         found.append(f"{peer.name} has no push route: it reads this when it checks its messages.")
     full = limits.mailbox and (
         receipt.unread > NEARLY_FULL * limits.mailbox
@@ -73,4 +75,6 @@ def _waiting(name: str, recipient: Peer | None, *, named: bool) -> str:
         return f"{name} is not running: it waits in the mailbox until {name} comes back."
     if recipient.route:
         return f"It is offered to {name} over {recipient.route}, and check_messages shows it."
+    if recipient.activity == BUSY:
+        return f"{name} is busy: it waits until {name} is done, or calls one of our tools."
     return f"{name} has no push route: it waits until {name} calls check_messages."

@@ -189,7 +189,7 @@ class Office:
             if self._watchdog is not None:
                 self._watchdog.beat()
             if self._server is not None:
-                self._server.ping(own=self._me.pid)
+                self._server.ping()
             if beats % round(SWEEP_EVERY / frames.PING_EVERY) == 0:
                 await self._make_round(broker)
 

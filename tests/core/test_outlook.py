@@ -43,6 +43,7 @@ def test_each_state_has_a_next_step(state, told):
         (peer(presence=Presence.DEPARTED), "bob", "the next holder of that name, then dies."),
         (peer(presence=Presence.AWAY), None, "until bob comes back."),
         (peer(route=""), None, "until bob calls check_messages."),
+        (peer(route="", activity="busy"), None, "until bob is done, or calls one of our tools."),
     ],
 )
 def test_a_queued_message_waits_for_something(recipient, named, told):
@@ -51,6 +52,11 @@ def test_a_queued_message_waits_for_something(recipient, named, told):
 
 def test_a_pushed_message_to_who_has_no_route_any_more_is_told_without_one():
     assert "over its route;" in next_step(message(state=State.PUSHED), peer(route=""))
+
+
+def test_nothing_is_warned_of_where_a_busy_agent_may_have_a_route_when_it_is_done():
+    busy = peer(route="", activity="busy")
+    assert warnings(busy, Receipt(message=message(), unread=1), limits=Limits()) == []
 
 
 def test_nothing_is_warned_of_where_nothing_is_wrong():

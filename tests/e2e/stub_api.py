@@ -31,30 +31,53 @@ USAGE = {
 }
 
 
-class Script:
-    """What the model says to client i, and what it was shown.
+class Model:
+    """A model that notes what it is asked, and has nothing to say.
 
     Attributes:
         requests: time, client and body of every request for a reply.
-        peer_ids: by client, the id under which it found its neighbour.
-        notes: what went wrong on the way.
     """
 
-    def __init__(self, clients: int, server: str, *, timeout: float, settle: float) -> None:
-        self.clients = clients
-        self.server = server
-        self.timeout = timeout
-        self.settle = settle
+    def __init__(self) -> None:
         self.requests: list[tuple[float, int, dict[str, Any]]] = []
-        self.peer_ids: dict[int, str] = {}
-        self.notes: list[str] = []
-        self._everybody = [threading.Barrier(clients), threading.Barrier(clients)]
 
     def reply(self, who: int, body: dict[str, Any]) -> list[dict[str, Any]]:
         """Return the content blocks of the next reply to client `who`."""
         self.requests.append((time.time(), who, body))
         if not body.get("tools"):
             return say("ok")  # titles and other side requests
+        return self.turn(who, body)
+
+    def turn(self, who: int, body: dict[str, Any]) -> list[dict[str, Any]]:
+        """Return the reply within a turn, that is where there are tools to call."""
+        del who, body
+        return say("?")
+
+    def bodies(self, who: int) -> list[dict[str, Any]]:
+        """Return the requests of client `who` that offered tools."""
+        return [body for _, client, body in self.requests if client == who and body.get("tools")]
+
+
+class Script(Model):
+    """What the model says to client i, and what it was shown.
+
+    Attributes:
+        peer_ids: by client, the id under which it found its neighbour.
+        notes: what went wrong on the way.
+    """
+
+    def __init__(self, clients: int, server: str, *, timeout: float, settle: float) -> None:
+        super().__init__()
+        self.clients = clients
+        self.server = server
+        self.timeout = timeout
+        self.settle = settle
+        self.peer_ids: dict[int, str] = {}
+        self.notes: list[str] = []
+        self._everybody = [threading.Barrier(clients), threading.Barrier(clients)]
+
+    def turn(self, who: int, body: dict[str, Any]) -> list[dict[str, Any]]:
+        """Return the next call of the fixed order."""
         calls, results = conversation(body, self.server)
         done = [name for name, _ in calls]
         if len(results) < len(calls):
@@ -68,10 +91,6 @@ class Script:
             to_id = self.peer_ids.get(who)
             return self._tool("send_message", to_id=to_id, message="HARNESS-PUSH")
         return say("HARNESS-DONE")
-
-    def bodies(self, who: int) -> list[dict[str, Any]]:
-        """Return the requests of client `who` that offered tools."""
-        return [body for _, client, body in self.requests if client == who and body.get("tools")]
 
     def _next(self, who: int, step: int, results: list[Any]) -> list[dict[str, Any]]:
         if step == 1:
@@ -164,9 +183,9 @@ def shown(body: dict[str, Any]) -> str:
     )
 
 
-def serve(script: Script) -> ThreadingHTTPServer:
+def serve(model: Model) -> ThreadingHTTPServer:
     """Start the API on a free port."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Api,), {"script": script}))
+    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Api,), {"model": model}))
     server.daemon_threads = True
     threading.Thread(target=server.serve_forever, daemon=True).start()
     return server
@@ -174,7 +193,7 @@ def serve(script: Script) -> ThreadingHTTPServer:
 
 class _Api(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
-    script: Script
+    model: Model
 
     def log_message(self, *_: Any) -> None:
         """Say nothing."""
@@ -199,7 +218,7 @@ class _Api(BaseHTTPRequestHandler):
             self.do_GET()
 
     def _reply(self, who: int, body: dict[str, Any]) -> None:
-        content = self.script.reply(who, body)
+        content = self.model.reply(who, body)
         calls = any(block["type"] == "tool_use" for block in content)
         stop = "tool_use" if calls else "end_turn"
         message = {

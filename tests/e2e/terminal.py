@@ -11,12 +11,13 @@ import signal
 import subprocess
 import tempfile
 import uuid
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
-from e2e.stub_api import KEY, Script, serve, shown
+from e2e.stub_api import KEY, Model, serve, shown
 from support.node_tools import claude
 from support.waiting import eventually
 
@@ -29,13 +30,19 @@ TERMINAL = ("-x", "120", "-y", "40")
 class Terminal:
     """One user's scratch home, the model, and at most one client in a terminal.
 
+    Args:
+        model: what it is to say; without one it answers everything with "?".
+        environ: variables that clients get besides those they need.
+
     Attributes:
         root: the scratch directory.
-        script: the model, which notes what it is asked.
+        model: the model, which notes what it is asked.
         pid: the client in the terminal, once it has been started.
     """
 
-    def __init__(self) -> None:
+    def __init__(
+        self, model: Model | None = None, environ: Mapping[str, str] | None = None
+    ) -> None:
         self._tmux = shutil.which("tmux") or pytest.skip("no tmux: install it (apt, brew)")
         self._claude = claude()
         self._id = uuid.uuid4().hex
@@ -45,8 +52,9 @@ class Terminal:
         self.home, self.work = self.root / "home", self.root / "work"
         for folder in (self.home / ".claude", self.work, self.root / "tmp"):
             folder.mkdir(parents=True)
-        self.script = Script(1, "none", timeout=1, settle=0)
-        self._stub = serve(self.script)
+        self.model = model or Model()
+        self._given = dict(environ or {})
+        self._stub = serve(self.model)
         self._welcome()
 
     def _welcome(self) -> None:
@@ -64,6 +72,7 @@ class Terminal:
     def environ(self) -> dict[str, str]:
         """What a client is started with: nothing of the developer's."""
         return {
+            **self._given,
             "HOME": str(self.home),
             "PATH": os.environ.get("PATH", "/usr/bin:/bin"),
             "LANG": "C.UTF-8",
@@ -80,6 +89,14 @@ class Terminal:
         """Write the user's settings."""
         (self.home / ".claude" / "settings.json").write_text(json.dumps(settings))
 
+    def connect(self, name: str, command: Sequence[str]) -> None:
+        """Name an MCP server to all clients of the user, as `claude mcp add --scope user` does."""
+        file = self.home / ".claude.json"
+        server = {"type": "stdio", "command": command[0], "args": [*command[1:]], "env": {}}
+        told = json.loads(file.read_text())
+        told["mcpServers"] = {**told.get("mcpServers", {}), name: server}
+        file.write_text(json.dumps(told))
+
     # ------------------------------------------------------------------ client
     def start(self, *arguments: str) -> int:
         """Start the client in the terminal and return its pid; it may not take input yet."""
@@ -87,10 +104,10 @@ class Terminal:
         self.pid = int(self._command("new-session", *where, self._claude, *arguments))
         return self.pid
 
-    def headless(self, prompt: str) -> "subprocess.Popen[str]":
+    def headless(self, prompt: str, *arguments: str) -> "subprocess.Popen[str]":
         """Start `claude -p` beside the terminal."""
         return subprocess.Popen(
-            [self._claude, "-p", prompt],
+            [self._claude, "-p", prompt, *arguments],
             cwd=self.work,
             env=self.environ,
             text=True,
@@ -120,9 +137,15 @@ class Terminal:
         self._command("send-keys", "-l", text)
         self._command("send-keys", "Enter")
 
+    def say(self, text: str) -> None:
+        """Type a line and wait until the model is shown it."""
+        before = self.shown(text)
+        self.type(text)
+        eventually(lambda: self.shown(text) > before, timeout=60, what=f"a turn with {text!r}")
+
     def shown(self, text: str) -> int:
         """Return how often the model was shown `text`, in the request that has it most often."""
-        return max((shown(body).count(text) for body in self.script.bodies(0)), default=0)
+        return max((shown(body).count(text) for body in self.model.bodies(0)), default=0)
 
     def kill(self) -> None:
         """End the client as a crash does."""

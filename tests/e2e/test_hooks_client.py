@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from e2e.stub_api import KEY, blocks, say, serve, shown
+from e2e.stub_api import KEY, Model, blocks, say, serve, shown
 from support.machine import Machine, command
 from support.node_tools import claude
 
@@ -18,16 +18,10 @@ SERVER = Path(__file__).with_name("hooked_server.py")
 SAID = 'HOOK-SAYS <b> "quoted" Jürgen \U0001f389'
 
 
-class Model:
+class Caller(Model):
     """Calls our tool once, then is content."""
 
-    def __init__(self) -> None:
-        self.bodies: list[dict[str, Any]] = []
-
-    def reply(self, _who: int, body: dict[str, Any]) -> list[dict[str, Any]]:
-        if not body.get("tools"):
-            return say("ok")
-        self.bodies.append(body)
+    def turn(self, who: int, body: dict[str, Any]) -> list[dict[str, Any]]:
         if any(block["type"] == "tool_result" for _, block in blocks(body)):
             return say("done")
         call = {"type": "tool_use", "id": "toolu_1", "name": "mcp__claude-peers__ping"}
@@ -36,7 +30,7 @@ class Model:
 
 @pytest.fixture
 def model():
-    played = Model()
+    played = Caller()
     server = serve(played)
     played.port = server.server_port
     yield played
@@ -44,7 +38,7 @@ def model():
     server.server_close()
 
 
-def environment(machine: Machine, program: str, model: Model) -> dict[str, str]:
+def environment(machine: Machine, program: str, model: Caller) -> dict[str, str]:
     """Return an environment in which `claude` is this program, offline."""
     (machine.folder("bin") / "claude").symlink_to(program)
     return machine.environment(
@@ -106,4 +100,4 @@ def test_claude_takes_the_file_calls_our_tool_and_does_not_wait(machine, model):
         assert {call["name"] for call in calls} == {hooks.TOOL, "ping"}
         assert calls[0]["arguments"]["prompt"] == "go"
         assert calls[1]["arguments"]["tool_use_id"] == "toolu_1"
-        assert SAID in shown(model.bodies[-1])
+        assert SAID in shown(model.bodies(0)[-1])

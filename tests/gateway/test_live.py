@@ -147,25 +147,25 @@ def test_whoever_has_introduced_itself_may_be_silent(operation):
         eventually(lambda: broker.server.sessions, timeout=BOUND)
         with Wire(broker.port) as other, pytest.raises((ConnectionResetError, EOFError)):
             other.until(b"x")  # by now the other's deadline, which came later, is over
-        broker.do(lambda: broker.server.ping(own=0))
+        broker.do(broker.server.ping)
         while "ping" not in live.read():
             pass
 
 
-def test_everybody_is_pinged_but_the_brokers_own_session_and_who_does_not_read(broker, live):
+def test_everybody_is_pinged_also_the_brokers_own_session_but_not_who_does_not_read(broker, live):
     live.join(pid=os.getpid())
     with LiveWire(broker.port) as watching:
         watching.upgrade()
         watching.frame(0, "/watch", {"pid": 7})
         eventually(lambda: len(broker.server.sessions) == 2, timeout=BOUND)
-        broker.do(lambda: broker.server.ping(own=os.getpid()))
-        assert watching.read() == {"ping": 1}
+        broker.do(broker.server.ping)
+        assert (watching.read(), live.read()) == ({"ping": 1}, {"ping": 1})
         broker.server.sessions[1].pause_writing()
-        broker.do(lambda: broker.server.ping(own=0))
+        broker.do(broker.server.ping)
         assert live.read() == {"ping": 1}
         broker.do(broker.server.sessions[1].resume_writing)
-        broker.do(lambda: broker.server.ping(own=os.getpid()))
-        assert watching.read() == {"ping": 1}
+        broker.do(lambda: broker.server.sessions[1].write(b'{"ping":2}\n'))
+        assert watching.read() == {"ping": 2}
 
 
 # Requests
