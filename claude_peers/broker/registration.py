@@ -71,6 +71,8 @@ def register(
     process = _process(request, here)
     proven = caller.knows_secret or (request.proof is not None and caller.proves(request.proof))
     shown = hash_token(request.token) if request.token else None
+    if proven and process is not None and caller.traceable and not caller.owns(process):
+        process = None  # the pid is another container's; here it is somebody else's
     known = roster.by_token(shown) or _by_process(roster, caller, process)
     if known is None and proven:
         known = _unanswered(roster, caller, process, terms)

@@ -240,6 +240,11 @@ class Caller(Protocol):
         """What its rate is counted by, as far down as the system tells: user, process, socket."""
         ...
 
+    @property
+    def traceable(self) -> bool:
+        """Whether the system tells which socket is the caller's, and so whose it is not."""
+        ...
+
     def owns(self, process: Process) -> bool:
         """Whether `process` owns the calling socket; False where the system cannot tell."""
         ...

@@ -56,6 +56,11 @@ class ConnectionCaller:
         """See `core.models.Caller`."""
         return f"{self.facts.uid}/{self._inode or self.facts.peer}"
 
+    @property
+    def traceable(self) -> bool:
+        """See `core.models.Caller`."""
+        return self._inode is not None
+
     def owns(self, process: Process) -> bool:
         """See `core.models.Caller`."""
         if self._inode is None:

@@ -76,12 +76,26 @@ def keys(agent: Agent, cwd: str) -> list[str]:
     """Return the identity keys of a session of this agent, strongest first."""
     started = processes.start_time(agent.pid) or ""
     boot = (processes.boot_id(), processes.pid_namespace())
-    if agent.client.partition(" ")[0] != CLAUDE_CODE:
+    if not _recognised(agent):
         return [identity.key("launch", *boot, str(agent.pid), started, cwd, agent.client)]
     found = [identity.key("live", *boot, str(agent.pid), started)]
     if agent.session_id:
         found.append(identity.key("resume", agent.session_id))
     return found
+
+
+def _recognised(agent: Agent) -> bool:
+    """Whether the agent's process is Claude Code itself, not a script that says it were.
+
+    Versions that leave no record are known by their command line, as `claude` or its package.
+    """
+    if agent.client.partition(" ")[0] != CLAUDE_CODE:
+        return False
+    words = [word.replace("\\", "/") for word in processes.command_line(agent.pid)[:2]]
+    return agent.matched or any(
+        word.rpartition("/")[2] in ("claude", "claude.exe") or "/claude-code/" in word
+        for word in words
+    )
 
 
 def channel_proven(agent: Agent, server: str, environ: Mapping[str, str]) -> bool:

@@ -2,7 +2,8 @@
 
 A hook calls our unlisted tool at a moment of a turn and puts what we answer into the agent's
 context. That is no evidence yet: the client may have given up on the call. The next call of any
-kind shows that it went on, answer included.
+kind by the main agent shows that it went on, answer included. A sub-agent runs beside it, so its
+calls show nothing; they get no mail either.
 
 A prompt is looked through for our receipts, in memory; it is neither kept nor logged.
 """
@@ -13,6 +14,7 @@ from typing import Any
 
 from claude_peers.session.inbound import Inbound
 from claude_peers.tools.member import Call, Hooks, Member
+from claude_peers.tools.registry import Shown
 from claude_peers.wire import envelope, hooks
 
 REMEMBERED = 64
@@ -29,6 +31,7 @@ class ClientHooks(Hooks):
         inbound: passes messages on.
         report: tells the broker something.
         session: told the id of the client's session, which `/clear` changes.
+        mail: whether mail may go into answers; the user may have chosen another route.
     """
 
     def __init__(
@@ -38,12 +41,15 @@ class ClientHooks(Hooks):
         *,
         report: Callable[[str, dict[str, Any]], None],
         session: Callable[[str], None],
+        mail: bool = True,
     ) -> None:
         self._member = member
         self._inbound = inbound
         self._report = report
         self._session = session
+        self._with_mail = mail
         self._told: set[int] = set()
+        self._previews: dict[str, int] = {}
         self._sub_agents: OrderedDict[str, None] = OrderedDict()
 
     def call(self, meta: dict[str, Any]) -> Call:
@@ -62,9 +68,12 @@ class ClientHooks(Hooks):
             body = {**self._member.me, "message_ids": sorted(seen), "via": "hook"}
             self._report("/ack-messages", body)
 
-    def answered(self, ids: tuple[int, ...], *, whole: bool) -> None:
+    def answered(self, shown: Shown, *, whole: bool) -> None:
         """Take note of what became of a hook's answer; a cancelled one counts for nothing."""
+        ids, preview = shown.message_ids, self._previews.pop(shown.text, None)
         self._member.in_hand.difference_update(ids)
+        if whole and preview in self._member.unread:
+            self._member.offered.add(preview)
         if whole and ids:
             self._told.update(ids)
             self._member.pushed.update(ids)
@@ -73,21 +82,24 @@ class ClientHooks(Hooks):
 
     async def told(self, **event: str) -> tuple[str, tuple[int, ...]]:
         """See `tools.member.Hooks`."""
-        self.went_on()
-        self._inbound.ways.hooks = True
+        self._inbound.ways.hooks = self._with_mail
         if event["session_id"]:
             self._session(event["session_id"])
-        match event["event"]:
-            case "PreToolUse" if event["agent_id"]:
-                self._sub_agents[event["tool_use_id"]] = None
-                if len(self._sub_agents) > REMEMBERED:
-                    self._sub_agents.popitem(last=False)
-            case "UserPromptSubmit":
-                self._inbound.receipts(event["prompt"])
-                return self._mail("UserPromptSubmit")
-            case "PostToolBatch" if not event["agent_id"]:
-                return self._mail("PostToolBatch")
+        if event["agent_id"]:
+            if event["event"] == "PreToolUse":
+                self._mark(event["tool_use_id"])
+            return hooks.silent(), ()
+        self.went_on()
+        if event["event"] == "UserPromptSubmit":
+            self._inbound.receipts(event["prompt"])
+        if self._with_mail and event["event"] in _TAKE_MAIL:
+            return self._mail(event["event"])
         return hooks.silent(), ()
+
+    def _mark(self, tool_use: str) -> None:
+        self._sub_agents[tool_use] = None
+        if len(self._sub_agents) > REMEMBERED:
+            self._sub_agents.popitem(last=False)
 
     def _mail(self, event: str) -> tuple[str, tuple[int, ...]]:
         items = self._member.pending()
@@ -99,10 +111,12 @@ class ClientHooks(Hooks):
             if hooks.fits(event, text) or limit <= _LEAST:
                 break
             limit -= _LEAST
+        answer = hooks.context(event, text)
         if not ids:  # a preview is shown once; the whole is for check_messages
-            self._member.pushed.add(items[0][0]["id"])
-        return hooks.context(event, text), ids
+            self._previews[answer] = items[0][0]["id"]
+        return answer, ids
 
 
+_TAKE_MAIL = ("UserPromptSubmit", "PostToolBatch")
 _LEAST = 1_000
 """Characters that an answer has at least."""

@@ -10,19 +10,21 @@ Every message takes one counting route at a time, the first that is available:
     piggyback       whole texts in the result of whatever tool the agent calls next.
 
 Only the last two and `check_messages` prove themselves. What was pushed and not proven stays
-unread: it is pushed again while the agent is known to sit idle, and `check_messages` shows it.
+unread: it is pushed again while the agent is known to sit idle (`session.repeats`), and
+`check_messages` shows it. What the agent waits for in a call is shown by that call alone.
+
 On a channel that is not proven goes a courtesy copy, which counts for nothing.
 """
 
 import asyncio
 import logging
 import os
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from claude_peers.session.repeats import Repeats
 from claude_peers.session.routes.route import Route
 from claude_peers.session.routes.ways import Ways
 from claude_peers.tools.member import Item, Member
@@ -35,8 +37,6 @@ PUSHED = 28_000
 """Characters of one push; Claude Code takes 30,000 whole."""
 PIGGYBACK = 8_192
 """Characters of messages in another tool's result."""
-AGAIN = (30.0, 120.0, 600.0)
-"""Seconds after which a push is repeated to an agent that sat idle ever since."""
 RETRY = (0.1, 0.2, 0.4, 0.8)
 """Seconds between looks whether a route has become available; then it is looked with each beat."""
 RECEIPT = 2.0
@@ -49,7 +49,7 @@ Report = Callable[[str, dict[str, Any]], None]
 
 @dataclass(slots=True)
 class _Push:
-    """Messages that were pushed together and wait for their receipt."""
+    """Messages that were pushed together; a receipt counts however late it comes."""
 
     route: str
     whole: tuple[int, ...]
@@ -72,10 +72,12 @@ class Inbound:
         self._write = write
         self._report = report
         self._pushes: dict[str, _Push] = {}
-        self._copied: set[int] = set()
+        self._notified: set[int] = set()
         self._failed: dict[int, set[str]] = {}
-        self._repeats: dict[int, asyncio.TimerHandle] = {}
-        self._delivering: asyncio.Task[None] | None = None
+        self._repeats = Repeats(member, ways, self._again)
+        self._promised = False
+        self._delivering = False
+        self._tasks: set[asyncio.Task[Any]] = set()
         self._timers: set[asyncio.TimerHandle] = set()
         self._looks = 0
 
@@ -83,6 +85,9 @@ class Inbound:
         """Take a message from the broker."""
         if not self._member.arrive(message, sender):
             return
+        self._tidy()
+        if self._member.waiting and (self.ways.routes or self.ways.channel):
+            return  # the wait takes it; what it does not want goes with the next beat
         if self.ways.routes:
             self._looks = 0
             self.deliver()
@@ -91,26 +96,25 @@ class Inbound:
 
     def deliver(self) -> None:
         """Push what waits, by the first route that is available."""
-        if self._delivering is None or self._delivering.done():
-            self._delivering = asyncio.ensure_future(self._deliver())
-            self._delivering.add_done_callback(_logged)
+        if not self._delivering:
+            self._delivering = True
+            self._start(self._deliver())
 
     def beat(self) -> None:
         """Look again whether a route has become available, if mail waits for one."""
-        if self.ways.routes and self._member.pending():
+        if (self.ways.routes or self.ways.channel) and self._member.pending():
             self.deliver()
 
     def receipts(self, text: str) -> None:
         """Look for our marks in a turn's text: what was pushed with them has been seen."""
+        self._promised = self._promised or bool(text)  # the user may have left the text out
         for mark in [mark for mark in self._pushes if mark in text]:
             push = self._pushes.pop(mark)
             self._seen(push.whole, f"{push.route} receipt")
 
     def acted(self) -> None:
         """Take note that the agent called one of our tools: it is awake, no push is repeated."""
-        for timer in self._repeats.values():
-            timer.cancel()
-        self._repeats.clear()
+        self._repeats.stop()
 
     def piggyback(self) -> tuple[str, tuple[int, ...]]:
         """Return what to add to a tool's result, and the messages that are in it whole."""
@@ -126,23 +130,27 @@ class Inbound:
 
     def close(self) -> None:
         """Push nothing any more."""
-        for timer in (*self._timers, *self._repeats.values()):
+        self._repeats.stop()
+        for timer in self._timers:
             timer.cancel()
-        if self._delivering is not None:
-            self._delivering.cancel()
+        for task in self._tasks:
+            task.cancel()
         for route in self.ways.routes:
             route.close()
 
     # Routes that take whole texts
 
     async def _deliver(self) -> None:
-        for route in self.ways.routes:
-            while (items := self._for(route)) and route.available:
-                if not await self._push(route, items):
-                    break
+        try:
+            for route in self.ways.routes:
+                while (items := self._for(route)) and route.available:
+                    if not await self._push(route, items):
+                        break
+        finally:
+            self._delivering = False
         waiting = self._member.pending()
-        self._notify([item for item in waiting if item[0]["id"] not in self._copied])
-        if waiting and self._looks < len(RETRY):
+        self._notify(waiting)
+        if self.ways.routes and waiting and self._looks < len(RETRY):
             # No route is available: the client's waiter is armed again when its turn ends.
             self._later(RETRY[self._looks], self.deliver)
             self._looks += 1
@@ -155,31 +163,40 @@ class Inbound:
             if route.name not in failed.get(item[0]["id"], ())
         ]
 
-    async def _push(self, route: Route, items: list[Item]) -> bool:
+    async def _push(self, route: Route, items: list[Item], *, again: bool = False) -> bool:
+        member = self._member
         mark = f"[receipt {os.urandom(4).hex()}]"
         text, whole = envelope.batch(items, mark=mark, limit=PUSHED)
         ids = whole or (items[0][0]["id"],)
-        self._member.pushed.update(ids)
-        if not await route.push(text):
-            self._member.pushed.difference_update(ids)
+        self._pushes[mark] = _Push(route.name, whole, ids)  # the receipt may be quick
+        on_way = set(ids) - member.offered
+        member.offered.update(on_way)
+        try:
+            handed_over = await route.push(text)
+        finally:
+            member.offered.difference_update(on_way)
+        if not handed_over:
+            self._pushes.pop(mark, None)
             return False
-        self._pushes[mark] = _Push(route.name, whole, ids)
-        self._pushed(ids, route.name)
-        if self.ways.hooks:
+        # Who asked meanwhile has been shown it; and of a preview the rest is still to be shown.
+        left = tuple(number for number in ids if number in member.unread)
+        (member.pushed if whole else member.offered).update(left)
+        self._pushed(left, route.name, again=again)
+        if self._promised:
             self._later(RECEIPT, lambda: self._unreceipted(mark))
         return True
 
     def _unreceipted(self, mark: str) -> None:
-        push = self._pushes.get(mark)
-        if push is None:
+        push, member = self._pushes.get(mark), self._member
+        if push is None or member.unread.isdisjoint(push.ids):
             return
         if self.ways.activity.state == "busy":  # it gets the text when it has time
             self._later(RECEIPT, lambda: self._unreceipted(mark))
         elif self.ways.activity.state == "idle":
-            del self._pushes[mark]
             for number in push.ids:
                 self._failed.setdefault(number, set()).add(push.route)
-            self._member.pushed.difference_update(push.ids)
+            member.pushed.difference_update(push.ids)
+            member.offered.difference_update(push.ids)
             self.deliver()
 
     # The channel
@@ -191,22 +208,28 @@ class Inbound:
             return
         for message, sender in items:
             number = message["id"]
-            if not ways.channel:
-                self._copied.add(number)
-            line = dumps(channel.notification(message, sender))
-            self._write(line, partial(self._written, number))
+            if number not in self._notified:
+                self._notified.add(number)
+                line = dumps(channel.notification(message, sender))
+                self._write(line, partial(self._written, number))
 
     def _written(self, number: int, whole: bool) -> None:  # noqa: FBT001 - the callback's
-        if whole and self.ways.channel and number in self._member.unread:
+        if not self.ways.channel:
+            return
+        if not whole:  # too much waits to be written; the next beat tries again
+            self._notified.discard(number)
+        elif number in self._member.unread:
             self._member.pushed.add(number)
             self._pushed((number,), "channel")
 
     # Evidence
 
-    def _pushed(self, ids: tuple[int, ...], via: str) -> None:
-        self._tell("/pushed-messages", ids, via)
-        for number in ids:
-            self._repeat(number, 0)
+    def _pushed(self, ids: tuple[int, ...], via: str, *, again: bool = False) -> None:
+        if not ids:
+            return
+        self._tell("/pushed-messages", ids, f"{via} again" if again else via)
+        if not again:
+            self._repeats.begin(ids)
 
     def _seen(self, ids: tuple[int, ...], via: str) -> None:
         known = tuple(number for number in ids if number in self._member.unread)
@@ -214,49 +237,17 @@ class Inbound:
             self._member.forget(known)
             self._tell("/ack-messages", known, via)
 
-    def _repeat(self, number: int, times: int) -> None:
-        if times == len(AGAIN):
-            return
-        pushed_at = time.time()  # noqa: TID251 - what the client's record is written in
-        timer = asyncio.get_running_loop().call_later(
-            AGAIN[times], self._push_again, number, times, pushed_at
-        )
-        self._repeats[number] = timer
-
-    def _push_again(self, number: int, times: int, pushed_at: float) -> None:
-        """Repeat a push whose agent has been idle ever since, and so has not seen it."""
-        self._repeats.pop(number, None)
-        member, since = self._member, self.ways.activity.idle_since
-        item = member.items.get(number)
-        if item is None or number not in member.unread or number in member.in_hand:
-            return
-        if since is not None and since <= pushed_at:
-            message, sender = item
-            again = message | {"redelivered": int(message.get("redelivered", 0)) + times + 1}
-            self._again((again, sender))
-        self._repeat(number, times + 1)
-
     def _again(self, item: Item) -> None:
-        number = item[0]["id"]
         route = next((each for each in self.ways.routes if each.available), None)
         if route is not None:
-            task = asyncio.ensure_future(self._again_by(route, item))
-            task.add_done_callback(_logged)
+            self._start(self._push(route, [item], again=True))
         elif self.ways.channel:
-            line = dumps(channel.notification(*item))
-            self._write(line, lambda whole: self._repeated((number,), "channel", whole=whole))
+            line, ids = dumps(channel.notification(*item)), (item[0]["id"],)
+            self._write(line, partial(self._repeated, ids))
 
-    async def _again_by(self, route: Route, item: Item) -> None:
-        mark = f"[receipt {os.urandom(4).hex()}]"
-        text, whole = envelope.batch([item], mark=mark, limit=PUSHED)
-        ids = (item[0]["id"],)
-        if await route.push(text):
-            self._pushes[mark] = _Push(route.name, whole, ids)
-            self._repeated(ids, route.name, whole=True)
-
-    def _repeated(self, ids: tuple[int, ...], via: str, *, whole: bool) -> None:
+    def _repeated(self, ids: tuple[int, ...], whole: bool) -> None:  # noqa: FBT001 - the callback's
         if whole:
-            self._tell("/pushed-messages", ids, f"{via} again")
+            self._pushed(ids, "channel", again=True)
 
     def _tell(self, operation: str, ids: tuple[int, ...], via: str) -> None:
         self._report(operation, {**self._member.me, "message_ids": list(ids), "via": via})
@@ -269,7 +260,21 @@ class Inbound:
         timer = asyncio.get_running_loop().call_later(seconds, due)
         self._timers.add(timer)
 
+    def _start(self, work: Coroutine[Any, Any, Any]) -> None:
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
 
-def _logged(task: "asyncio.Task[None]") -> None:
-    if not task.cancelled() and (error := task.exception()) is not None:
-        log.warning("a delivery failed: %s", error)
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.warning("a delivery failed: %s", error)
+
+    def _tidy(self) -> None:
+        """Forget what was kept about messages that are unread no longer."""
+        unread = self._member.unread
+        self._notified &= unread
+        self._failed = {number: by for number, by in self._failed.items() if number in unread}
+        self._pushes = {
+            mark: push for mark, push in self._pushes.items() if not unread.isdisjoint(push.ids)
+        }

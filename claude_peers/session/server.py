@@ -69,7 +69,11 @@ class Session:
             self._member, self._standing.ways, write=self._notify, report=self._report
         )
         self._hooks = ClientHooks(
-            self._member, self._inbound, report=self._report, session=self._standing.session
+            self._member,
+            self._inbound,
+            report=self._report,
+            session=self._standing.session,
+            mail=settings.push in ("auto", "hook"),
         )
         if settings.push != "off":
             self._member.hooks = self._hooks
@@ -178,11 +182,12 @@ class Session:
     async def _call(self, tool: Tool, given: dict[str, Any], meta: dict[str, Any]) -> str | Shown:
         if not tool.listed:  # the client's own call: it is answered at once, whatever is wrong
             return await tool.run(self._member, **given)
-        self._hooks.went_on()
-        self._inbound.acted()
-        await self._ready()
         call = self._hooks.call(meta)
         CALL.set(call)
+        if not call.sub_agent:
+            self._hooks.went_on()
+        self._inbound.acted()
+        await self._ready()
         result = await tool.run(self._member, **given)
         if isinstance(result, Shown) or call.sub_agent:
             return result
@@ -210,7 +215,7 @@ class Session:
 
     def _shown(self, shown: Shown, whole: bool) -> None:  # noqa: FBT001 - the callback's
         if shown.via == "hook":
-            self._hooks.answered(shown.message_ids, whole=whole)
+            self._hooks.answered(shown, whole=whole)
         else:
             self._report(*self._member.shown(shown.message_ids, shown.via, whole=whole))
 

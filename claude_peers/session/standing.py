@@ -3,6 +3,7 @@
 import logging
 import os
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from claude_peers.core import identity
@@ -49,6 +50,7 @@ class Standing:
         self._agent: agents.Agent | None = None
         self._activity: record.Activity | None = None
         self._session_id: str | None = None
+        self._keyed: str | None = None
         self._told = ("", "")
 
     @property
@@ -68,6 +70,9 @@ class Standing:
     def registration(self) -> dict[str, Any]:
         """Return the body of `/register` (`client.client` adds token and proof)."""
         agent, member, cwd = self.agent, self._member, self._member.cwd
+        if self._session_id is not None:  # newer than what the agent was found with
+            agent = replace(agent, session_id=self._session_id)
+        self._keyed = agent.session_id
         repository = git.inspect(cwd)
         self._find_ways(agent)
         member.git_root = repository.root if repository else None
@@ -90,26 +95,27 @@ class Standing:
     def joined(self) -> None:
         """Open the routes that only one server of an agent may use."""
         settings, agent = self._settings, self.agent
+        self._add_key()
         if self._member.client.secondary or self.ways.routes:
             return
         environ = settings.environ
         if settings.push in ("auto", "rewake") and agent.entrypoint == TERMINAL:
             self._open_rewake(agent.pid)
         if settings.push == "inbox" and agent.matched:
+            from claude_peers.session.routes.idle import WhenIdle
             from claude_peers.session.routes.inbox import Inbox
 
             path = environ.get("CLAUDE_CODE_MESSAGING_SOCKET", "")
             token = environ.get("CLAUDE_CODE_MESSAGING_TOKEN", "")
-            self.ways.routes = [Inbox(path, token)]
+            self.ways.routes = [WhenIdle(Inbox(path, token), self.ways.activity)]
 
     def session(self, session_id: str) -> None:
         """Take note of the agent's session, whose id `/clear` and `/resume` change."""
         if session_id == self._session_id or not self.agent.matched:
             return
-        first, self._session_id = self._session_id is None, session_id
-        if not (first and session_id == self.agent.session_id):
-            keys = [identity.key("resume", session_id)]
-            self._report("/add-keys", {**self._member.me, "keys": keys})
+        self._session_id = session_id
+        if self._member.client.registered.is_set():
+            self._add_key()
 
     def beat(self) -> None:
         """Tell the broker what has changed: route, activity, session."""
@@ -121,6 +127,14 @@ class Standing:
             self._member.route = now[0]
             body = {**self._member.me, "route": now[0], "activity": now[1]}
             self._report("/set-route", body)
+
+    def _add_key(self) -> None:
+        """Tell the broker of a session that it was not told of with the registration."""
+        session_id = self._session_id
+        if session_id is not None and session_id != self._keyed:
+            self._keyed = session_id
+            keys = [identity.key("resume", session_id)]
+            self._report("/add-keys", {**self._member.me, "keys": keys})
 
     def _find_ways(self, agent: agents.Agent) -> None:
         settings, environ = self._settings, self._settings.environ

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
@@ -54,7 +54,9 @@ class Member:
         route: how pushes reach the agent, as the roster shows it.
         server_name: what the agent's client calls this server.
         unread: ids of messages that came and were not shown yet.
-        pushed: ids of messages the agent was given over a proven route.
+        pushed: ids of messages the agent was given whole over a proven route.
+        offered: ids of messages that are on their way to the agent, or of which it was shown the
+            beginning: they are not offered again, and are shown whole when it asks.
         in_hand: ids of messages in results that are being written.
         brief: the last messages shown by their first line only, to be repeated on request.
         summarised: whether the agent has said what it works on.
@@ -70,13 +72,15 @@ class Member:
     server_name: str = "claude-peers"
     unread: set[int] = field(default_factory=set)
     pushed: set[int] = field(default_factory=set)
+    offered: set[int] = field(default_factory=set)
     in_hand: set[int] = field(default_factory=set)
     brief: dict[int, dict[str, Any]] = field(default_factory=dict)
     summarised: bool = False
     items: dict[int, Item] = field(default_factory=dict)
     hooks: Hooks = field(default_factory=Hooks)
     _size: int = 0
-    _arrival: asyncio.Event = field(default_factory=asyncio.Event)
+    _arrivals: set[asyncio.Future[None]] = field(default_factory=set)
+    _polls: dict[asyncio.Future[Any], set[int]] = field(default_factory=dict)
     _known: OrderedDict[str, None] = field(default_factory=OrderedDict)
     _returning: dict[asyncio.Task[Any], set[int]] = field(default_factory=dict)
 
@@ -103,17 +107,28 @@ class Member:
         if self._size + size <= AT_HAND:
             self._size += size
             self.items[message["id"]] = (message, sender)
-        self._arrival.set()
+        for waiting in self._arrivals:
+            if not waiting.done():
+                waiting.set_result(None)
         return True
+
+    @property
+    def waiting(self) -> bool:
+        """Whether a call waits for messages to arrive."""
+        return bool(self._arrivals)
 
     async def arrival(self) -> None:
         """Return when a message has come since the call."""
-        self._arrival = asyncio.Event()
-        await self._arrival.wait()
+        waiting = asyncio.get_running_loop().create_future()
+        self._arrivals.add(waiting)
+        try:
+            await waiting
+        finally:
+            self._arrivals.discard(waiting)
 
     def pending(self) -> list[Item]:
         """Return what is at hand, unread, and in nobody's hands: not pushed, not being shown."""
-        free = self.unread - self.in_hand - self.pushed
+        free = self.unread - self.in_hand - self.pushed - self.offered
         return [self.items[number] for number in sorted(free) if number in self.items]
 
     def forget(self, ids: Iterable[int]) -> None:
@@ -121,6 +136,9 @@ class Member:
         for number in ids:
             self.unread.discard(number)
             self.pushed.discard(number)
+            self.offered.discard(number)
+            for gone in self._polls.values():
+                gone.add(number)
             if item := self.items.pop(number, None):
                 self._size -= len(item[0]["text"])
 
@@ -143,18 +161,24 @@ class Member:
             "dedupe_key": CALL.get().tool_use or key(),
         }
         given = {name: value for name, value in more.items() if value is not None}
-        return await self.client.call("/send-message", body | given)
+        answer = await self.client.call("/send-message", body | given)
+        if "reply_to" in given:  # who answers a message has read it
+            self.forget((given["reply_to"],))
+        return answer
 
-    async def take(self) -> list[dict[str, Any]]:
+    async def take(self, *, but: Collection[int] = ()) -> list[dict[str, Any]]:
         """Take a page of unread mail; a sub-agent only looks at it.
 
         A caller that is cancelled meanwhile will not see it: then it goes straight back.
+
+        Args:
+            but: messages that are not wanted.
         """
         if CALL.get().sub_agent:
             looked: list[dict[str, Any]] = (await self.call("/peek-messages", **self.me))[
                 "messages"
             ]
-            return looked[:PAGE]
+            return [view for view in looked if view["id"] not in but][:PAGE]
         counted = self.unread - self.in_hand
         polling = asyncio.ensure_future(
             self.call(
@@ -162,16 +186,21 @@ class Member:
                 **self.me,
                 ack_supported=True,
                 limit=PAGE,
-                exclude=sorted(self.in_hand),
+                exclude=sorted(self.in_hand.union(but)),
             )
         )
+        gone = self._polls[polling] = set()
         try:
             await asyncio.wait((polling,))
         except asyncio.CancelledError:
             polling.add_done_callback(self._unwanted)
             raise
-        views: list[dict[str, Any]] = polling.result()["messages"]
-        self._count(views, counted)
+        finally:
+            del self._polls[polling]
+        polled: list[dict[str, Any]] = polling.result()["messages"]
+        # What another result has taken meanwhile is shown there.
+        views = [view for view in polled if view["id"] not in gone | self.in_hand]
+        self._count(views, counted, everything=len(polled) < PAGE and not but)
         return views
 
     def give_back(self, ids: Iterable[int]) -> None:
@@ -201,7 +230,7 @@ class Member:
         self.forget(ids)
         return "/ack-messages", body
 
-    def _count(self, views: list[dict[str, Any]], counted: set[int]) -> None:
+    def _count(self, views: list[dict[str, Any]], counted: set[int], *, everything: bool) -> None:
         """Correct the count of unread messages by what the broker handed out.
 
         Less than a page is everything there is: what was counted besides has expired, or was
@@ -210,7 +239,7 @@ class Member:
         ids = {view["id"] for view in views}
         for view in views:
             self.first_time(view["uid"])
-        if len(views) < PAGE:
+        if everything:
             self.forget(counted - ids - self.in_hand - set().union(*self._returning.values()))
         self.unread |= ids
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from claude_peers.core.errors import BadRequestError, PeerNotFoundError
-from claude_peers.core.limits import NAME, PAGE
+from claude_peers.core.limits import NAME
 from claude_peers.core.models import SYSTEM
 from claude_peers.core.text import one_line
 from claude_peers.tools.member import CALL, Member
@@ -145,30 +145,11 @@ async def _take(member: Member, wants: Wants | None) -> list[dict[str, Any]]:
     found = {view["id"] for view in unread if wants(view)} - member.in_hand
     if not found:
         return []
-    if CALL.get().sub_agent:
-        return [view for view in unread if view["id"] in found][:PAGE]
-    others = {view["id"] for view in unread} | member.unread | member.in_hand
-    polling = asyncio.ensure_future(
-        member.call(
-            "/poll-messages",
-            **member.me,
-            ack_supported=True,
-            limit=PAGE,
-            exclude=sorted(others - found),
-        )
-    )
-    try:
-        await asyncio.wait((polling,))
-    except asyncio.CancelledError:
-        polling.add_done_callback(lambda done: _unwanted(member, done))
-        raise
-    views: list[dict[str, Any]] = polling.result()["messages"]
-    member.unread.update(view["id"] for view in views)
-    for view in views:
-        member.first_time(view["uid"])
-    # What came between the look and the poll.
-    member.give_back(view["id"] for view in views if not wants(view))
-    return [view for view in views if wants(view)]
+    views = await member.take(but=({view["id"] for view in unread} | member.unread) - found)
+    wanted = [view for view in views if wants(view)]
+    if not CALL.get().sub_agent:  # what came between the look and the poll
+        member.give_back(view["id"] for view in views if not wants(view))
+    return wanted
 
 
 async def _unread(member: Member) -> list[dict[str, Any]]:
@@ -177,11 +158,6 @@ async def _unread(member: Member) -> list[dict[str, Any]]:
         return [member.items[number][0] for number in sorted(member.unread)]
     found: list[dict[str, Any]] = (await member.call("/peek-messages", **member.me))["messages"]
     return found
-
-
-def _unwanted(member: Member, polling: "asyncio.Future[Any]") -> None:
-    if not polling.cancelled() and polling.exception() is None:
-        member.give_back(view["id"] for view in polling.result()["messages"])
 
 
 def _nothing(total: float, from_id: str | None, reply_to: int | None) -> str:

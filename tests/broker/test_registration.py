@@ -9,6 +9,7 @@ from claude_peers.broker import registration
 from claude_peers.broker.registration import hash_token
 from claude_peers.core.errors import NotYourPeerError, StoreError
 from claude_peers.core.limits import KEYS, NAME, PATH, SUMMARY
+from claude_peers.core.liveness import SILENCE
 from claude_peers.core.models import Presence, Trust
 
 pytestmark = pytest.mark.anyio
@@ -370,3 +371,15 @@ async def test_a_second_session_of_one_process_is_a_peer_of_its_own(rig):
     after.machine.start(41)
     after.transport.linked.update(peer.id for peer in after.broker.roster)
     assert (await after.join(caller, pid=41, **OURS)).peer.id != first.peer.id
+
+
+async def test_a_session_in_another_container_is_not_taken_for_who_has_its_pid_here(rig):
+    process = rig.machine.start(41)
+    abroad = Caller(knows_secret=True, traceable=True)
+    peer = (await rig.join(abroad, pid=41, name="abroad")).peer
+    assert (peer.pid, peer.process) == (41, None)
+    rig.clock.passed += SILENCE + 1
+    await rig.broker.peers.sweep()
+    assert rig.broker.roster.get(peer.id).presence is not Presence.PRESENT
+    at_home = Caller(knows_secret=True, traceable=True, processes=(process,))
+    assert (await rig.join(at_home, pid=41, name="home")).peer.process == process

@@ -126,10 +126,30 @@ def test_claude_code_is_known_again_by_process_and_by_session():
     assert live != other_live
 
 
-def test_without_a_session_there_is_only_the_process():
-    assert [key.split(":")[0] for key in keys(Agent(client="claude-code 2", pid=PARENT), "/a")] == [
-        "live"
-    ]
+@pytest.mark.parametrize(
+    "line",
+    [
+        "claude",
+        "/home/u/.local/bin/claude --resume",
+        "node /usr/lib/node_modules/@anthropic-ai/claude-code/cli.js",
+        r"C:\Users\u\.local\bin\claude.exe -c",
+    ],
+)
+def test_without_a_record_claude_code_is_known_by_its_process_alone(arguments, line):
+    arguments[:] = line.split()
+
+    found = keys(Agent(client="claude-code 2", pid=PARENT), "/a")
+
+    assert [key.split(":")[0] for key in found] == ["live"]
+
+
+@pytest.mark.parametrize("line", ["", "python bench.py claude", "sh -c claude-peers"])
+def test_a_script_that_calls_itself_claude_code_is_no_agent_process(arguments, line):
+    arguments[:] = line.split()
+
+    found = keys(Agent(client="claude-code 2", pid=PARENT), "/a")
+
+    assert [key.split(":")[0] for key in found] == ["launch"]
 
 
 @pytest.mark.parametrize("name", ["codex 1", "claude-codex 1", "claude-code-fork 1", ""])
@@ -141,6 +161,19 @@ def test_another_client_is_known_by_parent_directory_and_name(name):
     assert found != keys(Agent(client=name, pid=PARENT), "/b")
     assert found != keys(Agent(client=name, pid=GRANDPARENT), "/a")
     assert found != keys(Agent(client=name + "x", pid=PARENT), "/a")
+
+
+@pytest.mark.parametrize("fact", ["boot_id", "pid_namespace", "start_time"])
+@pytest.mark.parametrize("client", ["claude-code 2", "codex 1"])
+def test_a_pid_of_another_boot_namespace_or_time_is_another_process(monkeypatch, fact, client):
+    one = Agent(client=client, pid=PARENT, session_id="s-1", matched=True)
+    process, *session = keys(one, "/a")
+    monkeypatch.setattr(processes, fact, lambda *_: "another")
+
+    other, *session_there = keys(one, "/a")
+
+    assert process != other
+    assert session == session_there
 
 
 def test_keys_tell_nothing_about_the_session():

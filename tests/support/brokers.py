@@ -68,6 +68,7 @@ class Caller:
     source: str = "somebody"
     processes: tuple[Process, ...] = ()
     answer: str = "the right answer"
+    traceable: bool = False
 
     def owns(self, process: Process) -> bool:
         return process in self.processes

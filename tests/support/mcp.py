@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import IO, Any, Self
 
 PUSH = "notifications/claude/channel"
 
@@ -37,14 +37,7 @@ class Session:
         self.command = list(command)
         self.log = log
         with log.open("wb") as errors:
-            self.process = subprocess.Popen(
-                self.command,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=errors,
-                env=dict(environ),
-                cwd=cwd,
-            )
+            self.process = self._start(dict(environ), cwd, errors)
         self.received: list[Any] = []
         self.notifications: list[dict[str, Any]] = []
         self.faults: list[bytes] = []
@@ -215,6 +208,16 @@ class Session:
         return text, bool(response["result"].get("isError"))
 
     # ---------------------------------------------------------------- inside
+    def _start(self, environ: dict[str, str], cwd: Path, errors: IO[bytes]) -> Any:
+        return subprocess.Popen(
+            self.command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            env=environ,
+            cwd=cwd,
+        )
+
     @property
     def _stdin(self) -> Any:
         return self.process.stdin
