@@ -1,6 +1,7 @@
 """The broker: what the product does, in terms of a store and a transport."""
 
 import asyncio
+import logging
 from collections.abc import Callable
 
 from claude_peers.broker.context import Context, Options, iso
@@ -10,6 +11,8 @@ from claude_peers.broker.peers import Peers
 from claude_peers.broker.ports import Clock, Here, Store, Transport
 from claude_peers.core import liveness
 from claude_peers.core.models import PeerId, Process
+
+log = logging.getLogger(__name__)
 
 DYING = 0.5
 """Seconds after the end of a connection at which a second look is taken at its peer."""
@@ -81,3 +84,6 @@ class Broker:
         while touched == SLICE:
             touched = await self.store.tidy(now=wall, most=SLICE)
         await self.roster.forget(gone_since=iso(wall - liveness.FORGET))
+        ledger = await self.store.ledger()
+        if not ledger.balanced:
+            log.error("messages are not accounted for: %s", ledger)

@@ -85,11 +85,9 @@ class Mail:
         context = self._context
         sender = context.mine(caller, request.from_id)
         verified = sender is not None and context.speaks_for(caller, sender)
-        now, wall = context.clock.monotonic(), context.clock.wall()
-        self._rates.spend(request.from_id if verified else caller.source, now=now)
+        wall = context.clock.wall()
         recipient = context.resolve(request.to_id)
         check_text(request.text)
-        self._exchanges.take_turn(request.from_id, recipient.id, now=now)
         lives = lifetime(request.ttl_ms and request.ttl_ms / 1000.0)
         waits = patience(request.answer_within_ms and request.answer_within_ms / 1000.0, lives)
         asks = request.intent == Intent.REQUEST and sender is not None
@@ -107,7 +105,19 @@ class Mail:
             held=request.from_id in recipient.muted,
             owed_at=wall + waits if asks else None,
         )
+        try:
+            self._admit(draft, caller.source if sender is None else sender.id)
+        except ClaudePeersError:
+            # Sent once more, because the answer was lost: it was admitted the first time.
+            if not draft.dedupe_key or await context.store.accepted(draft, now=wall) is None:
+                raise
         return await self._accept(draft, recipient)
+
+    def _admit(self, draft: Draft, source: str) -> None:
+        """Count a message against what its source and the pair of peers may send."""
+        now = self._context.clock.monotonic()
+        self._rates.spend(source, now=now)
+        self._exchanges.take_turn(draft.from_id, draft.to_id, now=now)
 
     async def _accept(self, draft: Draft, recipient: Peer) -> Sent:
         context, limits = self._context, self._context.options.limits

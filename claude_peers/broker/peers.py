@@ -64,6 +64,8 @@ class Peers:
         if joined.secondary:
             self._roster.attach(registration.hash_token(joined.token), joined.peer.id)
             return joined
+        if joined.replaced is not None:
+            joined = self._forwarded(joined, joined.replaced)
         if joined.changed:
             await self._roster.put(joined.peer)
         if joined.replaced is not None:
@@ -96,7 +98,7 @@ class Peers:
 
         Raises:
             BadRequestError: that is no name.
-            NameTakenError: somebody who is there has it, or it is somebody's id.
+            NameTakenError: somebody who is there, or may come back, has it, or it is an id.
         """
         peer = self._context.managed(caller, peer_id)
         if not identity.is_name(name):
@@ -105,7 +107,8 @@ class Peers:
                 "A name has up to 64 of a-z, 0-9, dot, dash and underscore, a letter or digit "
                 "first.",
             )
-        if name in self._roster.names(without={peer.id}) - {peer.id}:
+        away = {each.name for each in self._roster if each.presence is Presence.AWAY}
+        if name in (self._roster.names(without={peer.id}) | away) - {peer.id, peer.name}:
             raise NameTakenError(name)
         if name == peer.name:
             return peer
@@ -189,17 +192,27 @@ class Peers:
             log.info("peer %s is gone", peer.id)
             context.give_back(peer.id, context.leases.drop_all(peer.id), "its reader is gone")
         at = context.at()
-        await self._roster.put(*(registration.gone(peer, left=False, at=at) for peer in lost))
-        for peer in lost:
+        gone = [registration.gone(peer, left=False, at=at) for peer in lost]
+        await self._roster.put(*gone)
+        for peer in gone:
             self._tell_gone(peer)
+
+    def _forwarded(
+        self, joined: registration.Registration, earlier: Peer
+    ) -> registration.Registration:
+        """Let a peer answer to the id of the one whose place it takes, for a day."""
+        until = self._context.clock.wall() + FORWARD
+        former = ((str(earlier.id), until), *earlier.former, *joined.peer.former)
+        return replace(joined, peer=replace(joined.peer, former=former[:KEYS]))
 
     async def _left(self, peer: Peer) -> None:
         # What it took last goes to a successor; without one, a poll under the old id settles it.
         context = self._context
         if peer.keys:
             context.give_back(peer.id, context.leases.drop_all(peer.id), "its reader has left")
-        await self._roster.put(registration.gone(peer, left=True, at=context.at()))
-        self._tell_gone(peer)
+        gone = registration.gone(peer, left=True, at=context.at())
+        await self._roster.put(gone)
+        self._tell_gone(gone)
 
     def _tell_gone(self, peer: Peer) -> None:
         self._context.transport.dismiss(peer.id)

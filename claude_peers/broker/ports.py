@@ -80,14 +80,22 @@ class Store(Protocol):
         """Append a message to its recipient's mailbox, with an id larger than any before.
 
         The same `dedupe_key` of the same sender within 10 minutes returns the first receipt
-        again, as a duplicate. An answer is one hop further in the thread of what it answers,
-        and the evidence that this was read. A notice about a request that owes none any more
-        is a duplicate, too.
+        again, as a duplicate. A reply is one hop further in the thread of what it replies to, and
+        the evidence that this was read; it is an answer if it goes to that one's sender. A notice
+        about a request that owes none any more is a duplicate, too.
 
         Raises:
             DedupeConflictError: the key was used for another body.
             HopLimitError: the thread has too many answers to answers.
             MailboxFullError: the recipient has too much unread mail.
+        """
+        ...
+
+    async def accepted(self, draft: Draft, *, now: float) -> Message | None:
+        """Return what was accepted before under the same key of the same sender, if anything was.
+
+        Raises:
+            DedupeConflictError: the key was used for another body.
         """
         ...
 

@@ -79,6 +79,16 @@ def patience(wanted: float | None, lives: float) -> float:
     return min(wanted if wanted and wanted > 0 else OWED, lives)
 
 
+def proved_by(reply_to: str, sent_to: str) -> Event:
+    """Return what a reply proves of the message it names.
+
+    Args:
+        reply_to: who sent that message.
+        sent_to: who gets the reply; told to anybody else, it is read, and its sender still waits.
+    """
+    return Event.ANSWER if reply_to == sent_to else Event.SEE
+
+
 def sources(event: Event) -> tuple[State, ...]:
     """Return the states from which `event` is legal."""
     return tuple(state for (state, what) in TRANSITIONS if what is event)

@@ -32,8 +32,8 @@ def resolve(target: str, peers: Collection[Peer], *, host: str, now: float = 0.0
     """Return the one peer that `target` means: an id, a name, `name@host` or a directory.
 
     An id wins over a name. Then come, in this order: who is there under that name or in that
-    directory, who had the name within the last day, who is away, and the last that left for
-    good, whose mailbox keeps the message for the name's next holder.
+    directory, who is away, who had the name (or the id) within the last day, and the last that
+    left for good, whose mailbox keeps the message for the name's next holder.
 
     Raises:
         PeerNotFoundError: nobody answers to it.
@@ -48,8 +48,8 @@ def resolve(target: str, peers: Collection[Peer], *, host: str, now: float = 0.0
     found = (
         [peer for peer in named if peer.presence is Presence.PRESENT]
         or _in_directory(target, peers, Presence.PRESENT)
-        or [p for p in near if p.presence is not Presence.DEPARTED and _had_name(p, name, now)]
         or [peer for peer in named if peer.presence is Presence.AWAY]
+        or [p for p in near if p.presence is not Presence.DEPARTED and _had_name(p, name, now)]
         or _in_directory(target, peers, Presence.AWAY)
         or sorted(named, key=lambda peer: peer.last_seen)[-1:]
     )

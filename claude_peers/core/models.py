@@ -200,10 +200,12 @@ class Receipt:
     Attributes:
         duplicate: it was accepted before.
         unread: messages in the recipient's mailbox, with this one; `size` is their bytes.
+        replied_to: the message that this one replies to, if there is one.
     """
 
     message: Message
     duplicate: bool = False
+    replied_to: Message | None = None
     unread: int = 0
     size: int = 0
 
@@ -237,7 +239,7 @@ class Caller(Protocol):
 
     @property
     def source(self) -> str:
-        """What its rate is counted by, as far down as the system tells: user, process, socket."""
+        """What its rate is counted by if it sends as nobody who is registered: its user."""
         ...
 
     @property

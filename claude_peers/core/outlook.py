@@ -37,6 +37,7 @@ def warnings(peer: Peer, receipt: Receipt, *, limits: Limits) -> list[str]:
         )
     elif not peer.route and peer.activity != BUSY:  # one that works may have one when it is done
         found.append(f"{peer.name} has no push route: it reads this when it checks its messages.")
+    found += _reply(receipt)
     full = limits.mailbox and (
         receipt.unread > NEARLY_FULL * limits.mailbox
         or receipt.size > NEARLY_FULL * limits.mailbox_bytes
@@ -47,6 +48,19 @@ def warnings(peer: Peer, receipt: Receipt, *, limits: Limits) -> list[str]:
             f"{receipt.size} bytes): it does not drain."
         )
     return found
+
+
+def _reply(receipt: Receipt) -> list[str]:
+    """Return what is wrong with the message that a new one says it replies to."""
+    number, before = receipt.message.reply_to, receipt.replied_to
+    if number is None or receipt.duplicate:
+        return []
+    if before is None:
+        return [f"There is no message {number} to reply to."]
+    if before.from_id != receipt.message.to_id:
+        other = f"Message {number} came from {before.from_id}, which does not get this"
+        return [f"{other}: it still waits for its answer."]
+    return []
 
 
 def next_step(message: Message, recipient: Peer | None) -> str:

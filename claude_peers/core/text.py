@@ -90,7 +90,8 @@ def visible(text: str) -> str:
 def plain(text: str) -> str:
     """Return `text` without tag break-outs and without characters that hide."""
     text = visible(text)
-    return _replaced(text, _OPENING, lambda bracket: "&lt;" if bracket in _ANGLES else "&#91;")
+    text = _replaced(text, _OPENING, lambda bracket: "&lt;" if bracket in _ANGLES else "&#91;")
+    return visible(text)  # a selector that was the bracket's is a stray one behind the entity
 
 
 def quoted(text: str) -> str:

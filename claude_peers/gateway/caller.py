@@ -54,7 +54,8 @@ class ConnectionCaller:
     @property
     def source(self) -> str:
         """See `core.models.Caller`."""
-        return f"{self.facts.uid}/{self._inode or self.facts.peer}"
+        # Not the socket: who connects anew for each message is not somebody else each time.
+        return f"{self.facts.peer} {self.facts.uid}"
 
     @property
     def traceable(self) -> bool:

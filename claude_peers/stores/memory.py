@@ -6,7 +6,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from claude_peers.broker.ports import Claim, Mailbox
-from claude_peers.core.delivery import DELIVERIES, REASONS, TRANSITIONS, Event
+from claude_peers.core.delivery import DELIVERIES, REASONS, TRANSITIONS, Event, proved_by
 from claude_peers.core.errors import DedupeConflictError
 from claude_peers.core.limits import Limits, check_mailbox, next_hop
 from claude_peers.core.models import (
@@ -125,8 +125,14 @@ class MemoryStore:
             self._keys[draft.from_id, draft.dedupe_key] = (draft, message.id, now)
         if answered is not None:
             owner, via = PeerId(draft.from_id), f"message {message.id}"
-            await self.move(owner, [answered.id], Event.ANSWER, now=now, via=via)
-        return Receipt(message=message, unread=box.unread + 1, size=box.size + adding)
+            proved = proved_by(answered.from_id, draft.to_id)
+            await self.move(owner, [answered.id], proved, now=now, via=via)
+        size = box.size + adding
+        return Receipt(message=message, unread=box.unread + 1, size=size, replied_to=answered)
+
+    async def accepted(self, draft: Draft, *, now: float) -> Message | None:
+        """See `broker.ports.Store`."""
+        return self._earlier(draft, now)
 
     async def unread(self, owner: PeerId, *, after: int = 0, limit: int = 0) -> list[Message]:
         """See `broker.ports.Store`."""

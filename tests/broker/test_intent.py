@@ -157,6 +157,25 @@ async def test_who_asks_is_told_at_once_that_the_other_has_ended(rig, ann, bob, 
     assert len(await notices(rig, ann)) == 3
 
 
+async def test_who_asks_somebody_long_silent_is_told_of_its_end(rig, ann, bob):
+    rig.clock.passed += 5
+    await ask(rig, ann, bob)
+    rig.clock.passed += 5
+    rig.machine.end(42)
+    await rig.broker.peers.sweep()
+    await rig.settled()
+    assert len(await notices(rig, ann)) == 1
+
+
+async def test_who_asks_somebody_long_silent_is_told_that_it_left(rig, ann, bob):
+    rig.clock.passed += 5
+    await ask(rig, ann, bob)
+    rig.clock.passed += 5
+    await rig.broker.peers.unregister(bob[1], bob[0])
+    await rig.settled()
+    assert len(await notices(rig, ann)) == 1
+
+
 async def test_who_asks_is_told_that_the_other_has_left(rig, ann, bob):
     await ask(rig, ann, bob)
     await rig.broker.peers.unregister(bob[1], bob[0])

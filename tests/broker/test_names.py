@@ -350,3 +350,31 @@ async def test_keys_are_taken_only_from_who_proved_the_secret(rig):
     with pytest.raises(NotYourPeerError):
         await rig.broker.peers.add_keys(ann[1], peer_id, ("resume:1",))
     assert rig.broker.roster.get(ann[0]).presence is Presence.PRESENT
+
+
+async def test_mail_for_a_name_waits_for_who_is_away_and_not_for_who_once_had_it(rig):
+    first = (await rig.join(name="worker", cwd="/a")).peer.id
+    await rig.broker.peers.rename(USER, first, "planner")
+    second = await rig.join(name="worker", cwd="/b", keys=("resume:1",), proof="the right answer")
+    caller = Caller(token_hash=hash_token(second.token))
+    await rig.broker.peers.unregister(caller, second.peer.id)
+    assert (await rig.send("worker")).message.to_id == second.peer.id
+
+
+async def test_the_name_of_who_may_come_back_is_taken(rig):
+    joined = await rig.join(name="me", keys=("shell:1",), proof="the right answer")
+    await rig.broker.peers.unregister(Caller(token_hash=hash_token(joined.token)), joined.peer.id)
+    other = (await rig.join(name="other")).peer.id
+    with pytest.raises(NameTakenError):
+        await rig.broker.peers.rename(USER, other, "me")
+
+
+async def test_the_id_of_a_peer_that_was_replaced_forwards_for_a_day(rig):
+    rig.machine.start(41)
+    old = (await rig.join(pid=41, name="ann")).peer.id
+    new = (await rig.join(pid=41, name="ann")).peer.id
+    assert new != old
+    assert (await rig.send(old)).message.to_id == new
+    rig.clock.passed += FORWARD
+    with pytest.raises(PeerNotFoundError):
+        await rig.send(old)

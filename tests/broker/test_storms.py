@@ -82,7 +82,8 @@ async def test_each_refusal_is_counted_by_its_code():
     rig, (ann, bob) = await pair(Limits(per_minute=60, burst=2))
     with pytest.raises(PeerNotFoundError):
         await rig.send("nobody", caller=ann[1], from_id=ann[0])
-    await write(rig, ann, bob)
+    for _ in range(2):
+        await write(rig, ann, bob)
     with pytest.raises(RateLimitedError):
         await write(rig, ann, bob)
     assert rig.broker.mail.refused == {"peer_not_found": 1, "rate_limited": 1}
@@ -110,3 +111,21 @@ def test_only_so_many_pairs_are_remembered_and_a_loop_is_not_forgotten(monkeypat
         with pytest.raises(LoopGuardError):
             exchanges.take_turn("ann", "bob", now=0.0)
         assert len(exchanges) <= 3
+
+
+async def test_what_was_accepted_is_not_refused_when_it_is_sent_once_more():
+    rig, (ann, bob) = await pair(Limits(per_minute=60, burst=1))
+    first = await write(rig, ann, bob, dedupe_key="k")
+    again = await write(rig, ann, bob, dedupe_key="k")
+    assert (again.duplicate, again.message.id) == (True, first.message.id)
+    with pytest.raises(RateLimitedError):
+        await write(rig, ann, bob, dedupe_key="another")
+
+
+async def test_a_peer_without_a_process_has_one_allowance_whatever_it_connects_from():
+    rig, (_, bob) = await pair(Limits(per_minute=60, burst=2))
+    shell = (await rig.join(name="sh")).peer.id
+    for number in range(2):
+        await rig.send(bob[0], caller=Caller(source=f"socket {number}"), from_id=shell)
+    with pytest.raises(RateLimitedError):
+        await rig.send(bob[0], caller=Caller(source="socket 3"), from_id=shell)

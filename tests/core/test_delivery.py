@@ -11,6 +11,7 @@ from claude_peers.core.delivery import (
     TRANSITIONS,
     Event,
     lifetime,
+    proved_by,
     sources,
     target,
 )
@@ -94,3 +95,8 @@ def test_a_seen_message_can_still_be_answered():
 
 def test_a_returned_lease_is_queued_again():
     assert live(State.QUEUED, [Event.LEASE, Event.RETURN])[-1] is State.QUEUED
+
+
+def test_a_reply_to_its_sender_answers_a_message_and_one_to_others_shows_that_it_was_read():
+    assert proved_by("ann", "ann") is Event.ANSWER
+    assert proved_by("ann", "cid") is Event.SEE

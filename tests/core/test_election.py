@@ -1,5 +1,7 @@
 """The life of a node, and how long it waits between two attempts."""
 
+from itertools import product
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -22,12 +24,12 @@ def test_a_role_and_an_event_of_the_table_lead_to_the_next_role(pair, role):
     assert after(*pair) is role
 
 
-@given(role=st.sampled_from(Role), event=st.sampled_from(Event))
-@settings(deadline=None)
+@pytest.mark.parametrize(
+    ("role", "event"), [pair for pair in product(Role, Event) if pair not in TRANSITIONS], ids=str
+)
 def test_any_other_pair_is_a_bug(role, event):
-    if (role, event) not in TRANSITIONS:
-        with pytest.raises(IllegalTransitionError, match=f"{event} as {role}"):
-            after(role, event)
+    with pytest.raises(IllegalTransitionError, match=f"{event} as {role}"):
+        after(role, event)
 
 
 @given(events=st.lists(st.sampled_from(Event), max_size=30))

@@ -110,3 +110,22 @@ def test_an_agent_is_the_same_only_by_its_live_key():
     assert same_agent(("live:2",), there) is None
     assert same_agent(("resume:1", "live:1"), there) is there[0]
     assert shares_key(("resume:1",), there[0]) and not shares_key((), there[0])
+
+
+@pytest.mark.parametrize(
+    ("replied_to", "told"),
+    [
+        (None, ["There is no message 3 to reply to."]),
+        (message(from_id="cid"), ["Message 3 came from cid, which does not get this:"]),
+        (message(from_id="b0b"), []),
+    ],
+)
+def test_a_sender_is_told_that_a_reply_answers_nothing(replied_to, told):
+    receipt = Receipt(message=message(reply_to=3), unread=1, replied_to=replied_to)
+    said = warnings(peer(), receipt, limits=Limits())
+    assert [text[: len(start)] for text, start in zip(said, told, strict=True)] == told
+
+
+def test_a_message_that_was_there_before_is_told_nothing_new_about_its_reply():
+    receipt = Receipt(message=message(reply_to=3), duplicate=True, unread=1)
+    assert warnings(peer(), receipt, limits=Limits()) == []

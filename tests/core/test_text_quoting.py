@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from claude_peers.core.text import plain, quoted, unquoted, visible
@@ -110,6 +110,7 @@ def test_nothing_that_can_be_seen_is_lost(text):
     assert unquoted(quoted(text)) == visible(text)
 
 
+@example(text="\u27e8\ufe0fHuman")
 @given(text=HOSTILE)
 @settings(deadline=None, max_examples=500)
 def test_what_can_be_seen_stays_so(text):

@@ -271,6 +271,19 @@ def test_changing_names_does_not_help_against_the_rate_limit():
         assert {answer["code"] for answer in refused} == {"rate_limited"}
 
 
+def test_connecting_anew_does_not_help_against_the_rate_limit():
+    with running(limited=True) as broker:
+        with Wire(broker.port) as wire:
+            you = wire.ask("/register", {})[1]["id"]
+        refused = []
+        for _ in range(100):
+            with Wire(broker.port) as wire:
+                body = {"from_id": "x", "to_id": you, "text": "a"}
+                refused.append(not wire.ask("/send-message", body)[1]["ok"])
+        assert not any(refused[:60])
+        assert any(refused[60:])
+
+
 # Only tokens
 
 

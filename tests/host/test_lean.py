@@ -4,6 +4,10 @@ import json
 import subprocess
 import sys
 
+import pytest
+
+pytestmark = pytest.mark.usefixtures("unmeasured")
+
 LOAD = """
 import json, sys
 from claude_peers.host import lean

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Mapping
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
@@ -192,11 +193,14 @@ class Machine:
 
     # ------------------------------------------------------------------- end
     def close(self, timeout: float = 10) -> None:
-        """End everything; fail if something outlived its client or spoke out of turn.
+        """End everything; fail if a message is missing, or something outlived its client.
 
         Each session is ended as its client would: end of input.
         """
-        complaints = [*self._end_sessions(timeout), *self._end_processes(timeout)]
+        for each in (*self.sessions, *self.processes):
+            _wake(each.process if isinstance(each, Session) else each)
+        complaints = self._count()
+        complaints += [*self._end_sessions(timeout), *self._end_processes(timeout)]
         try:
             eventually(lambda: not self.left(), timeout=timeout)
         except AssertionError:
@@ -230,6 +234,15 @@ class Machine:
             "CLAUDE_PEERS_SUMMARY": "off",
             MARK: self.mark,
         }
+
+    def _count(self) -> list[str]:
+        """Ask the broker, if one answers, whether every accepted message is accounted for."""
+        try:
+            ledger = http.post(self.port, "/ledger", timeout=3).json()
+        except (OSError, ValueError, HTTPException):
+            return []  # there is none, or it is not ours
+        lost = isinstance(ledger, dict) and ledger.get("balanced") is False
+        return [f"the ledger does not balance: {ledger}"] if lost else []
 
     def _end_sessions(self, timeout: float) -> list[str]:
         complaints = []

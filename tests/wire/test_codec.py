@@ -26,6 +26,7 @@ class Parcel:
     note: str | None = None
     count: int = 0
     weight: int | None = None
+    length: float = 0.0
     fragile: bool = False
     stamps: tuple[str, ...] = ()
     numbers: tuple[int, ...] = ()
@@ -189,6 +190,9 @@ def test_a_scalar_is_text_where_text_is_wanted(scalar, text):
         ("count", True, "`count` must be a whole number below 2.53, not a JSON boolean"),
         ("weight", 1 << 53, "`weight` must be a whole number"),
         ("weight", -(1 << 53), "`weight` must be a whole number"),
+        ("length", "1", "`length` must be a number below 2.53, not a JSON string"),
+        ("length", True, "`length` must be a number below 2.53, not a JSON boolean"),
+        ("length", 2.0**53, "`length` must be a number below 2.53, not a JSON number"),
         ("fragile", 1, "`fragile` must be true or false, not a JSON number"),
         ("stamps", "ab", "`stamps` must be a list, not a JSON string"),
         ("stamps", ["a", []], r"`stamps\[1\]` must be a string, not a JSON array"),
@@ -207,6 +211,12 @@ def test_a_field_of_the_wrong_type_is_named_with_what_it_must_be(field, value, c
 @pytest.mark.parametrize("number", [(1 << 53) - 1, -(1 << 53) + 1, 0])
 def test_a_whole_number_that_every_client_can_hold_is_taken(number):
     assert decode(Parcel, {"label": "l", "count": number}).count == number
+
+
+@pytest.mark.parametrize("number", [1.5, 2, -0.5])
+def test_a_number_may_have_a_fraction(number):
+    length = decode(Parcel, {"label": "l", "length": number}).length
+    assert (length, type(length)) == (number, float)
 
 
 @given(body=st.dictionaries(st.sampled_from(["label", "count", "fragile", "numbers"]), VALUES))

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from claude_peers.wire import hooks
@@ -140,6 +140,7 @@ def units(text):
     return len(text.encode("utf-16-le", "surrogatepass")) // 2
 
 
+@example("three new messages")
 @given(st.text(max_size=300))
 def test_what_fits_is_told_whole(text):
     assert hooks.fits("PostToolBatch", text)

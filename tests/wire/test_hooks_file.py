@@ -102,6 +102,11 @@ def test_installing_and_removing_gives_back_every_byte(text, settings):
     )
 
 
+@pytest.mark.parametrize("text", HANDWRITTEN)
+def test_a_file_that_somebody_wrote_by_hand_comes_back_as_it_was(text):
+    assert hooks_file.without(hooks_file.merge(text, OURS)) == text
+
+
 @given(texts, ours)
 def test_what_is_installed_is_the_users_settings_and_our_hooks(text, settings):
     assert value(hooks_file.merge(text, settings)) == merged(value(text), settings)

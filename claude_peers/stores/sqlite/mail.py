@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import Any
 
 from claude_peers.broker.ports import Claim, Mailbox
-from claude_peers.core.delivery import DELIVERIES, REASONS, Event, sources, target
+from claude_peers.core.delivery import DELIVERIES, REASONS, Event, proved_by, sources, target
 from claude_peers.core.errors import DedupeConflictError
 from claude_peers.core.limits import Limits, check_mailbox, next_hop
 from claude_peers.core.models import UNREAD, Draft, Message, PeerId, Receipt, State, Story
@@ -28,7 +28,7 @@ _STEP = "steps = steps || json_array(:now, :event, :via) || char(10)"
 def accept(db: sqlite3.Connection, draft: Draft, limits: Limits, now: float) -> Receipt:
     """See `broker.ports.Store.accept`."""
     size = len(draft.text.encode("utf-8", "replace"))
-    if draft.dedupe_key and (first := _earlier(db, draft, now)):
+    if draft.dedupe_key and (first := earlier(db, draft, now)):
         box = mailbox(db, draft.to_id)
         return Receipt(message=first, duplicate=True, unread=box.unread, size=box.size)
     if draft.notice_of is not None and (told := _already_told(db, draft.notice_of)):
@@ -43,8 +43,10 @@ def accept(db: sqlite3.Connection, draft: Draft, limits: Limits, now: float) -> 
         _remember(db, draft, accepted.id, now)
     if answered is not None:
         owner = PeerId(draft.from_id)
-        move(db, owner, [answered.id], Event.ANSWER, now=now, via=f"message {accepted.id}")
-    return Receipt(message=accepted, unread=box.unread + 1, size=box.size + size)
+        proved = proved_by(answered.from_id, draft.to_id)
+        move(db, owner, [answered.id], proved, now=now, via=f"message {accepted.id}")
+    unread, size = box.unread + 1, box.size + size
+    return Receipt(message=accepted, unread=unread, size=size, replied_to=answered)
 
 
 def move(
@@ -266,7 +268,8 @@ def _already_told(db: sqlite3.Connection, request: int) -> Message | None:
     return None if told.rowcount else message(db, request)
 
 
-def _earlier(db: sqlite3.Connection, draft: Draft, now: float) -> Message | None:
+def earlier(db: sqlite3.Connection, draft: Draft, now: float) -> Message | None:
+    """See `broker.ports.Store.accepted`."""
     row = db.execute(
         "SELECT digest, mail_id FROM dedupe WHERE sender = ? AND key = ? AND at > ?",
         [draft.from_id, draft.dedupe_key, now - DEDUPE_WINDOW],

@@ -97,6 +97,10 @@ class SqliteStore:
         """See `broker.ports.Store`."""
         return await self.commits.submit(lambda db: mail.accept(db, draft, limits, now))
 
+    async def accepted(self, draft: Draft, *, now: float) -> Message | None:
+        """See `broker.ports.Store`."""
+        return await self._read(lambda db: mail.earlier(db, draft, now))
+
     async def unread(self, owner: PeerId, *, after: int = 0, limit: int = 0) -> list[Message]:
         """See `broker.ports.Store`."""
         return await self._read(lambda db: mail.page(db, owner, after, limit))
