@@ -11,13 +11,18 @@ from pathlib import Path
 
 import pytest
 from support.machine import Machine
+from support.node_tools import claude
 
 from claude_peers import __version__
 
 ROOT = Path(__file__).parents[2]
 PARTS = ("pyproject.toml", "README.md", "LICENSE", "build_zipapp.py")
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(600),
+    pytest.mark.xdist_group("install"),
+]
 
 
 @pytest.fixture(scope="module")
@@ -80,6 +85,22 @@ def test_what_shiv_builds_works(source: Path, tmp_path: Path) -> None:
 
 def test_our_own_file_works(file: Path, tmp_path: Path) -> None:
     drive(sys.executable, "-S", file, cwd=tmp_path)
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize("clients", [2, 3])
+def test_real_claude_code_talks_through_our_own_file(clients: int, file: Path) -> None:
+    harness = ROOT / "tests" / "e2e" / "real_client.py"
+    options = (f"--claude={claude()}", "--settle=2.5", "--push-wait=1", f"-n={clients}")
+    told = subprocess.run(
+        [sys.executable, harness, "--json", *options, "--", sys.executable, file],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert told.stdout, told.stderr
+    assert [what for holds, what in json.loads(told.stdout)["checks"] if not holds] == []
+    assert told.returncode == 0
 
 
 @pytest.mark.parametrize("way", ["cp", "mv"])
