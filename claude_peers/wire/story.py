@@ -25,10 +25,8 @@ AGAIN = " again"
 
 def told(view: Mapping[str, Any]) -> str:
     """Return what happened to a message, step by step, and what happens next."""
-    number, name = _word(view.get("id")), view.get("to_name")
-    recipient = _word(view.get("to_id"))
-    recipient = f"{_word(name)} ({recipient})" if name else recipient
-    lines = [f"Message {number} from {_word(view.get('from_id'))} to {recipient}"]
+    number, ends = _word(view.get("id")), (_end(view, "from"), _end(view, "to"))
+    lines = [f"Message {number} from {ends[0]} to {ends[1]}"]
     if view.get("intent"):
         lines[0] += f", intent {_word(view['intent'])}"
     if view.get("reply_to"):
@@ -42,6 +40,12 @@ def told(view: Mapping[str, Any]) -> str:
     if view.get("next"):
         lines.append(f"Next: {one_line(str(view['next']), PATH)}")
     return "\n".join(lines)
+
+
+def _end(view: Mapping[str, Any], which: str) -> str:
+    """Return the sender or the recipient: its name, if that is known, and its id."""
+    name, peer_id = view.get(f"{which}_name"), _word(view.get(f"{which}_id"))
+    return f"{_word(name)} ({peer_id})" if name else peer_id
 
 
 def _steps(steps: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -91,7 +91,9 @@ async def message_status(broker: "Broker", caller: Caller, request: MessageReque
     """Tell what became of a message: each step, and what happens next."""
     story = await broker.mail.story(caller, request.message_id)
     recipient = broker.roster.get(story.message.to_id)
+    sender = broker.roster.get(story.message.from_id)
     return story_view(story) | {
+        "from_name": sender.name if sender else None,
         "to_name": recipient.name if recipient else story.message.to_name,
         "presence": recipient.presence if recipient else None,
         "next": next_step(story.message, recipient),
