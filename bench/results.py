@@ -52,7 +52,11 @@ class Results:
                 ok = [x for x in vals[n] if x is not None]
                 if len(ok) > 1 and min(ok) != max(ok):
                     s += f" [{fmt(min(ok))}..{fmt(max(ok))}]"
-                rt = self.ratio(vals, first, n) if n != first and r["unit"] != "mixed" else None
+                rt = (
+                    self.ratio(vals, first, n)
+                    if n != first and r["unit"] not in ("mixed", "ratio")
+                    else None
+                )
                 cells.append(s + (f" x{rt:.2f}" if rt is not None else ""))
             out.append(f"| {k} | {r['unit']} | " + " | ".join(cells) + " |")
         return "\n".join(out)

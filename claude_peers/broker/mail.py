@@ -75,11 +75,15 @@ class Mail:
 
     async def send(self, caller: Caller, request: SendMessageRequest) -> Sent:
         """Store a message for one peer, then offer it."""
+        beside = self._context.roster.attached(caller.token_hash, request.from_id)
         try:
-            return await self._send(caller, request)
+            sent = await self._send(caller, request)
         except ClaudePeersError as error:
             self.refused[error.code] += 1
             raise
+        if beside and request.reply_to is not None:  # who answers has read it
+            self._context.transport.settled(PeerId(request.from_id), [request.reply_to])
+        return sent
 
     async def _send(self, caller: Caller, request: SendMessageRequest) -> Sent:
         context = self._context
@@ -236,8 +240,12 @@ class Mail:
         """Apply evidence (SEE), a pushed mark (PUSH) or a return to messages of one mailbox."""
         context, owner = self._context, PeerId(peer_id)
         context.mine(caller, owner)
+        # The peer's own connection knows what it has read itself.
+        beside = event is Event.SEE and context.roster.attached(caller.token_hash, owner)
         moved = await context.store.move(owner, ids, event, now=context.clock.wall(), via=via)
         context.leases.acknowledge(owner, tuple(moved))
+        if beside and moved:
+            context.transport.settled(owner, moved)
         return moved
 
     async def owners(self, ids: tuple[int, ...]) -> dict[PeerId, tuple[int, ...]]:

@@ -215,6 +215,10 @@ class Transport(Protocol):
         """
         ...
 
+    def settled(self, peer_id: PeerId, ids: list[int]) -> None:
+        """Tell the peer's own connection that these have been read; never blocks, never raises."""
+        ...
+
     def dismiss(self, peer_id: PeerId) -> None:
         """Hang up on second servers of a peer that is gone: they come back as themselves."""
         ...

@@ -12,6 +12,9 @@ from claude_peers.broker.ports import Store
 from claude_peers.core.errors import ClaudePeersError
 from claude_peers.core.models import Peer, PeerId, Presence, Trust
 
+BESIDE = 64
+"""Second servers that may act for one peer at a time, the newest."""
+
 
 class Roster:
     """Peers by id, in the order of their first registration."""
@@ -79,6 +82,9 @@ class Roster:
     def attach(self, token_hash: str, peer_id: PeerId) -> None:
         """Let a further token speak for a peer, for as long as this broker leads."""
         self._attached[token_hash] = peer_id
+        beside = [token for token, of in self._attached.items() if of == peer_id]
+        for token in beside[:-BESIDE]:  # those that were killed and had no connection to end
+            del self._attached[token]
 
     def attached(self, token_hash: str | None, peer_id: str) -> bool:
         """Whether a token is a second server's of this peer."""
@@ -104,6 +110,7 @@ class Roster:
         for peer_id in ids:
             del self._peers[peer_id]
             self._life.pop(peer_id, None)
+        self._attached = {key: of for key, of in self._attached.items() if of in self._peers}
         if ids:
             await self._store.forget_peers(ids)
 

@@ -13,6 +13,8 @@ PAGE = 32
 """Messages asked for at once: if all texts were as long as allowed, they would still fit."""
 LINE = 200
 """Characters of a text's first line."""
+DIGITS = 15
+"""Of the longest number of a message."""
 _ROOM = 8
 """How many times as much is looked at: what cannot be seen is taken away from it."""
 
@@ -68,11 +70,22 @@ def moment(told: Any) -> str:
         return one_line(str(told), NAME)
 
 
+def number(text: str) -> int:
+    """Return the number of a message, from the command line."""
+    # No message has one that JSON could not carry exactly.
+    if not (text.isascii() and text.isdecimal() and len(text) <= DIGITS):
+        raise argparse.ArgumentTypeError(
+            f"{text[:NAME]!r} is not the number of a message; `claude-peers log` shows them"
+        )
+    return int(text)
+
+
 def count(most: int) -> Callable[[str], int]:
     """Return what reads a number of messages from the command line."""
 
     def read(text: str) -> int:
-        if not (text.isascii() and text.isdecimal() and int(text) <= most):
+        short = text.isascii() and text.isdecimal() and len(text) <= DIGITS
+        if not (short and int(text) <= most):
             raise argparse.ArgumentTypeError(f"{text!r} is not a whole number up to {most}")
         return int(text)
 

@@ -7,7 +7,8 @@ from typing import Any, Self
 from claude_peers import settings
 from claude_peers.client.errors import checked
 from claude_peers.client.http import BrokerHttp
-from claude_peers.host import files, processes, sockets
+from claude_peers.core.errors import NoBrokerError
+from claude_peers.host import files, leading, processes, sockets
 
 _CHOSEN = ("CLAUDE_PEERS_PORT", "AGENTMESH_PORT")
 """A port that was asked for is kept, whoever has it."""
@@ -51,7 +52,13 @@ class Broker:
 
     def __enter__(self) -> Self:
         """Connect."""
-        self._http.open()
+        try:
+            self._http.open()
+        except NoBrokerError as error:
+            port = leading.elsewhere(self.settings.state_folder, self.port)
+            if port is None or self.settings.broker_url:
+                raise
+            raise leading.in_use(self.settings.database_path, port) from error
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -63,9 +70,10 @@ class Broker:
         _, answer = self._http.get("/status" if self.ours else "/health")
         return answer if isinstance(answer, dict) else {}
 
-    def peers(self) -> list[dict[str, Any]]:
-        """Return the peers of this machine."""
-        found: list[dict[str, Any]] = self.ask("/list-peers", {"scope": "machine"})
+    def peers(self, *, gone: bool = False) -> list[dict[str, Any]]:
+        """Return the peers of this machine; with `gone` those that are away, or left, as well."""
+        body = {"scope": "machine", **({"gone": True} if gone else {})}
+        found: list[dict[str, Any]] = self.ask("/list-peers", body)
         return found
 
     def ask(

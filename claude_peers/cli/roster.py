@@ -1,7 +1,9 @@
 """Peers as their user names them, and as lists show them."""
 
+import os
 from typing import Any
 
+from claude_peers.cli.reach import Broker
 from claude_peers.core.limits import NAME
 from claude_peers.core.text import one_line
 
@@ -12,6 +14,16 @@ def means(target: str, peer: dict[str, Any]) -> bool:
     return target in (peer["id"], peer["cwd"]) or (
         name == peer.get("name") and host in ("", peer.get("hostname"))
     )
+
+
+def meant(target: str) -> str:
+    """Return `target` with its name in lower case, as names are, unless a peer is called so."""
+    name, at, host = target.partition("@")
+    if name == name.lower() or os.sep in target:
+        return target
+    with Broker() as broker:
+        known = any(means(target, peer) for peer in broker.peers(gone=True))
+    return target if known else name.lower() + at + host
 
 
 def called(peer: dict[str, Any]) -> str:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from claude_peers.client.errors import NOT_LEADER, checked
-from claude_peers.client.link import Link, Pushed
+from claude_peers.client.link import Link, Pushed, Settled
 from claude_peers.core.errors import ClaudePeersError, NoBrokerError
 
 PATIENCE = 10.0
@@ -38,6 +38,8 @@ class Client:
         problem: why there can be no broker, shown to callers instead of a time-out.
         registered: set once the first registration is done.
         secondary: whether another server of the same agent is the one that is pushed to.
+        pushed: called with each message that comes, and its sender.
+        settled: called with the ids of messages that another server of the agent has read.
         joined: called after each registration.
         beat: called with each sign of life of the broker.
     """
@@ -48,6 +50,7 @@ class Client:
         self.problem: ClaudePeersError | None = None
         self.registered = asyncio.Event()
         self.pushed: Pushed = lambda _message, _sender: None
+        self.settled: Settled = lambda _ids: None
         self.beat: Callable[[], None] = lambda: None
         self.joined: Callable[[], None] = lambda: None
         self.secondary = False
@@ -94,6 +97,7 @@ class Client:
         """
         link.answered = self._answered
         link.pushed = self._pushed if link.keeps else self._hold
+        link.settled = self.settled
         link.beat = self.beat
         body = self._registration()
         if self._token is not None:

@@ -23,6 +23,7 @@ _HEAD = 8 * 1024
 
 Answered = Callable[[int, int, Any], None]
 Pushed = Callable[[dict[str, Any], dict[str, Any] | None], None]
+Settled = Callable[[list[int]], None]
 
 
 class Link(Protocol):
@@ -31,6 +32,7 @@ class Link(Protocol):
     Attributes:
         answered: called with number, status and body of an answer.
         pushed: called with a message and what is known of its sender.
+        settled: called with the ids of messages that another server of the agent has read.
         beat: called with each sign of life of the broker, every few seconds.
         epoch: the broker's epoch, None for brokers that have none.
         leader: the broker's process, as far as it is known.
@@ -40,6 +42,7 @@ class Link(Protocol):
 
     answered: Answered
     pushed: Pushed
+    settled: Settled
     beat: Callable[[], None]
     epoch: int | None
     leader: Process | None
@@ -73,6 +76,7 @@ class LiveLink(asyncio.Protocol):
     def __init__(self) -> None:
         self.answered: Answered = lambda _number, _status, _body: None
         self.pushed: Pushed = lambda _message, _sender: None
+        self.settled: Settled = lambda _ids: None
         self.on_standby: Callable[[], None] = lambda: None
         self.beat: Callable[[], None] = lambda: None
         self.epoch: int | None = None
@@ -178,6 +182,8 @@ class LiveLink(asyncio.Protocol):
                 self.pushed(message, frame.get("from"))
             case {"re": int(number), "status": int(status), "body": body}:
                 self.answered(number, status, body)
+            case {"settled": [*ids]}:
+                self.settled([number for number in ids if isinstance(number, int)])
             case {"standby": _}:
                 self.standby = True
                 self.on_standby()

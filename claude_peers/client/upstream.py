@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from claude_peers.client.http import BrokerHttp
-from claude_peers.client.link import Answered, Pushed
+from claude_peers.client.link import Answered, Pushed, Settled
 from claude_peers.core.errors import NoBrokerError
 from claude_peers.core.models import Process
 
@@ -39,6 +39,7 @@ class UpstreamLink:
     def __init__(self, http: BrokerHttp) -> None:
         self.answered: Answered = lambda _number, _status, _body: None
         self.pushed: Pushed = lambda _message, _sender: None
+        self.settled: Settled = lambda _ids: None
         self.beat: Callable[[], None] = lambda: None
         self.epoch: int | None = None
         self.leader: Process | None = None

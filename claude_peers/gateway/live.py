@@ -83,6 +83,7 @@ class LiveProtocol(asyncio.Protocol):
         self._written(whole=False)
         if self.peer_id is not None and self._stream is None:
             self._live.part(self.peer_id, self)
+            self._app.broker.roster.release(self._caller.token_hash)
         if self._stream is not None and self._live.detach(self._stream):
             self._app.broker.connection_ended(self._stream.peer_id)
         self._changed(self, False)  # noqa: FBT003 - attached or not
@@ -167,8 +168,8 @@ class LiveProtocol(asyncio.Protocol):
         if self.transport.is_closing():
             if written is not None:
                 written(False)  # noqa: FBT003 - the port's
-            if joined is not None and "secondary" not in joined:
-                self._app.broker.connection_ended(PeerId(joined["id"]))
+            if joined is not None:
+                self._never_joined(joined)
             return
         self.write(frames.answer(number, status, result))
         if written is not None:
@@ -185,6 +186,13 @@ class LiveProtocol(asyncio.Protocol):
                 PeerId(joined["id"]), joined["token"], after=body.get("after") or 0 if again else 0
             )
             self._introduced(body)
+
+    def _never_joined(self, joined: dict[str, Any]) -> None:
+        """Undo a registration whose answer nobody will read."""
+        if "secondary" in joined:
+            self._app.broker.roster.release(hash_token(joined["token"]))
+        else:
+            self._app.broker.connection_ended(PeerId(joined["id"]))
 
     def _attach(self, peer_id: PeerId, token: str, *, after: int) -> None:
         self.peer_id = peer_id

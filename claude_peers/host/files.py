@@ -25,6 +25,8 @@ _OTHERS = 0o077
 _OTHERS_WRITE = 0o022
 _SECRET = 32
 """Bytes of the secret; twice as many characters in its file."""
+_AGAIN = 1.0
+"""Seconds after which a full disk may have room again."""
 _PATIENCE = 20
 _PAUSE = 0.01
 """How often, and for how many seconds each, an unfinished secret is waited for."""
@@ -148,7 +150,10 @@ def _make_folder(path: str) -> None:
     except FileExistsError:
         return
     except FileNotFoundError:
-        _make_folder(os.path.dirname(path))
+        parent = os.path.dirname(path)
+        if os.path.isdir(parent):  # the system makes no folders here, as in /proc
+            raise
+        _make_folder(parent)
         _make_folder(path)
         return
     if _PERMISSIONS:
@@ -200,12 +205,22 @@ def _check_owner(path: str, found: os.stat_result, is_kind: Callable[[int], bool
             "Remove the link, or set CLAUDE_PEERS_DB to where it points.",
         )
     if not is_kind(found.st_mode):
-        raise StoreError(f"{path} is something else than expected", "Move it away.")
+        wanted = "a folder" if is_kind is stat.S_ISDIR else "a file"
+        raise StoreError(
+            f"{path} is {_kind(found)}, where {wanted} belongs",
+            "Choose another place with CLAUDE_PEERS_DB, or move it away.",
+        )
     if _PERMISSIONS and found.st_uid != os.getuid():
         raise StoreError(
             f"{path} belongs to user {found.st_uid} and not to you",
             "Remove it, or choose another place with CLAUDE_PEERS_DB.",
         )
+
+
+def _kind(found: os.stat_result) -> str:
+    if stat.S_ISDIR(found.st_mode):
+        return "a folder"
+    return "a file" if stat.S_ISREG(found.st_mode) else "a device or pipe"
 
 
 def _check_closed(path: str, found: os.stat_result) -> None:
@@ -223,10 +238,11 @@ def _explained(path: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)  # passes; nothing else does by itself
         raise StoreError(
             f"{path} cannot be used: {error.strerror}",
             "Free some space on its disk."
             if full
             else "Make its folder yours and writable, or choose another with CLAUDE_PEERS_DB.",
+            retry_after=_AGAIN if full else None,
         ) from error

@@ -19,7 +19,7 @@ from claude_peers.core.errors import ClaudePeersError, StoreError
 from claude_peers.core.models import Process
 from claude_peers.gateway.app import App
 from claude_peers.gateway.server import Server
-from claude_peers.host import files, processes
+from claude_peers.host import files, leading, processes
 from claude_peers.node import parts
 from claude_peers.node.watchdog import Watchdog
 from claude_peers.settings import Settings
@@ -122,7 +122,7 @@ class Office:
 
     def _acquire(self) -> bool:
         files.private_folder(self._settings.state_folder)
-        path = os.path.join(self._settings.state_folder, "broker.lock")
+        path = os.path.join(self._settings.state_folder, leading.LOCK)
         files.private_file(path)
         # Never a soft lock: it cannot tell a dead holder. Not per thread: the watchdog releases.
         self._lock = FileLock(path, blocking=False, thread_local=False, fallback_to_soft=False)
@@ -174,10 +174,17 @@ class Office:
         self._server.attached = self._name_standby
         assert self._listener is not None  # noqa: S101 - bound just before
         await self._server.start(self._listener)
+        self._note_port()
         self._watchdog = Watchdog(self._stuck)
         self._watchdog.start()
         self._rounds = asyncio.ensure_future(self._make_rounds(broker))
         log.info("leading in epoch %d on port %d", self.epoch, self._port)
+
+    def _note_port(self) -> None:
+        try:
+            leading.note_port(self._settings.state_folder, self._port)
+        except ClaudePeersError as error:
+            log.warning("nobody on another port is told of this one: %s", error)
 
     # In office
 

@@ -17,8 +17,9 @@ from claude_peers.client.client import Client
 from claude_peers.client.link import Link, LiveLink
 from claude_peers.core import election
 from claude_peers.core.election import Event, Role
-from claude_peers.core.errors import ClaudePeersError
-from claude_peers.host import files, processes
+from claude_peers.core.errors import ClaudePeersError, StoreError
+from claude_peers.host import files, leading, processes
+from claude_peers.node import place
 from claude_peers.node.port import Port
 from claude_peers.settings import Settings
 from claude_peers.wire import frames
@@ -45,13 +46,16 @@ class Node:
 
     Attributes:
         role: what the node is doing.
+        changed: told each role.
         problem: why it has no broker, if it has none.
+        troubled: told each new problem.
     """
 
     def __init__(self, settings: Settings, client: Client | None = None) -> None:
         self.role = Role.CANDIDATE
         self.port = Port(settings)
         self.changed: Callable[[Role], None] = lambda _role: None
+        self.troubled: Callable[[ClaudePeersError], None] = lambda _error: None
         self.problem: ClaudePeersError | None = None
         self._settings = settings
         self._client = client
@@ -190,7 +194,8 @@ class Node:
     async def _campaign(self) -> bool:
         if self._settings.broker_url or self._held_back():
             return False
-        if files.is_locked(self._in_state("broker.lock")):
+        if files.is_locked(self._in_state(leading.LOCK)):
+            await self._look_elsewhere()
             return False
         office = _leader_module()(self._settings, port=self.port.number, secret=self._secret)
         if not await office.take():
@@ -202,6 +207,12 @@ class Node:
         self._explain(None)
         self._become(Event.LOCK_AND_PORT_WON)
         return True
+
+    async def _look_elsewhere(self) -> None:
+        """Say so if whoever leads serves on another port; else it will answer in a moment."""
+        port = leading.elsewhere(self._settings.state_folder, self.port.number)
+        if port is not None:
+            raise await asyncio.to_thread(leading.in_use, self._settings.database_path, port)
 
     async def _leave_office(self, office: "Office") -> None:
         why = office.ended.result()
@@ -241,9 +252,13 @@ class Node:
         self.changed(self.role)
 
     def _cannot(self, error: ClaudePeersError) -> None:
-        if self.problem is None or str(self.problem) != str(error):
-            log.warning("no broker: %s", error)
+        if isinstance(error, StoreError):
+            error = place.explained(error, self._settings)
+        known = self.problem
         self._explain(error)
+        if known is None or str(known) != str(error):
+            log.warning("no broker: %s", error)
+            self.troubled(error)
 
     def _explain(self, problem: ClaudePeersError | None) -> None:
         """Let callers wait for a broker, or tell them why there is none."""

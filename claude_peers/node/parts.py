@@ -44,6 +44,10 @@ class Reach:
         """See `broker.ports.Transport`."""
         self.live.deliver(message)
 
+    def settled(self, peer_id: PeerId, ids: list[int]) -> None:
+        """See `broker.ports.Transport`."""
+        self.live.settled(peer_id, ids)
+
     def dismiss(self, peer_id: PeerId) -> None:
         """See `broker.ports.Transport`."""
         self.live.dismiss(peer_id)

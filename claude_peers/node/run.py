@@ -9,9 +9,11 @@ import sys
 from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
 
+from claude_peers.core.election import Role
 from claude_peers.core.errors import ClaudePeersError
 from claude_peers.host import paths
 from claude_peers.node.node import Node
+from claude_peers.node.place import UnusableDatabaseError
 from claude_peers.session.early import Early
 from claude_peers.session.server import Session
 from claude_peers.session.stdio import take_over
@@ -32,20 +34,29 @@ def session(settings: Settings, early: Early, *, problem: ClaudePeersError | Non
     _run(_session(settings, early, wire, problem))
 
 
-def node(settings: Settings, ready: Callable[[str], None]) -> None:
-    """Take part in the election without an agent, until a signal; `ready` is told each role."""
-    _run(_node(settings, ready))
+def node(
+    settings: Settings, ready: Callable[[str], None], cannot: Callable[[ClaudePeersError], None]
+) -> None:
+    """Take part in the election without an agent, until a signal.
+
+    A node whose database cannot be used from the first ends at once, with exit code 1.
+
+    Args:
+        settings: what the user decided.
+        ready: told each role.
+        cannot: told each new reason why there is no broker.
+    """
+    _run(_node(settings, ready, cannot))
 
 
-def _run(main: Coroutine[Any, Any, None]) -> None:
+def _run(main: Coroutine[Any, Any, int]) -> None:
     # Not asyncio.run: at its end that waits for threads, and one may be asking the network.
-    asyncio.Runner().run(main)
-    _exit()
+    _exit(asyncio.Runner().run(main))
 
 
 async def _session(
     settings: Settings, early: Early, wire: tuple[int, int], problem: ClaudePeersError | None
-) -> None:
+) -> int:
     running: asyncio.Task[None] | None = None
 
     def begin() -> None:
@@ -64,17 +75,37 @@ async def _session(
         await network.stop()
         if running is not None:
             running.cancel()
+    return 0
 
 
-async def _node(settings: Settings, ready: Callable[[str], None]) -> None:
+async def _node(
+    settings: Settings, ready: Callable[[str], None], cannot: Callable[[ClaudePeersError], None]
+) -> int:
     stop = asyncio.Event()
     network = Node(settings)
-    network.changed = lambda role: ready(role.value)
+    served, failed = False, False
+
+    def changed(role: Role) -> None:
+        nonlocal served
+        served = True
+        if not failed:
+            ready(role.value)
+
+    def troubled(error: ClaudePeersError) -> None:
+        nonlocal failed
+        cannot(error)
+        # Who has served once goes on: others may use the broker meanwhile, or it passes.
+        if isinstance(error, UnusableDatabaseError) and not served:
+            failed = True
+            stop.set()
+
+    network.changed, network.troubled = changed, troubled
     with _endings(stop.set, parent=False):
         running = asyncio.ensure_future(network.run())
         await stop.wait()
         await network.stop()
         running.cancel()
+    return int(failed)
 
 
 @contextlib.contextmanager
@@ -147,10 +178,10 @@ def _log_file(folder: str) -> logging.Handler:
     return logging.FileHandler(path, encoding="utf-8", delay=True)
 
 
-def _exit() -> None:
+def _exit(code: int) -> None:
     """End at once: everything is closed, and the interpreter's own clean-up takes longer."""
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError):
             stream.flush()
     logging.shutdown()
-    os._exit(0)
+    os._exit(code)

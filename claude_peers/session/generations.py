@@ -12,8 +12,9 @@ from typing import Any, Final, Protocol
 
 from claude_peers.core.errors import SettingsError
 from claude_peers.session.handshake import CAPABILITIES, INSTRUCTIONS, SERVER_INFO
+from claude_peers.session.late import Key
 from claude_peers.session.methods import Methods
-from claude_peers.session.rpc import Handler, Key
+from claude_peers.session.rpc import Handler
 
 Answer = Callable[[Handler, Mapping[str, Any], Key], Awaitable[dict[str, Any]]]
 """Runs a method with its params, for the request of that id; raises `ProtocolError`."""

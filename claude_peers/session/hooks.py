@@ -1,9 +1,9 @@
 """What the client's hooks tell a session, and what they are answered.
 
 A hook calls our unlisted tool at a moment of a turn and puts what we answer into the agent's
-context. That is no evidence yet: the client may have given up on the call. The next call of any
-kind by the main agent shows that it went on, answer included. A sub-agent runs beside it, so its
-calls show nothing; they get no mail either.
+context. That is no evidence yet: the client may have given up on the call, and says so, maybe
+after our line was written. The next call of any kind by the main agent shows that it went on,
+answer included. A sub-agent runs beside it, so its calls show nothing; they get no mail either.
 
 A prompt is looked through for our receipts, in memory; it is neither kept nor logged.
 """
@@ -50,6 +50,7 @@ class ClientHooks(Hooks):
         self._with_mail = mail
         self._told: set[int] = set()
         self._previews: dict[str, int] = {}
+        self._begun: dict[str, int] = {}
         self._sub_agents: OrderedDict[str, None] = OrderedDict()
 
     def call(self, meta: dict[str, Any]) -> Call:
@@ -61,6 +62,7 @@ class ClientHooks(Hooks):
 
     def went_on(self) -> None:
         """Take note that the client calls again: what hooks were answered before has been seen."""
+        self._begun.clear()
         if self._told:
             seen = {*self._told}
             self._told.clear()
@@ -72,13 +74,28 @@ class ClientHooks(Hooks):
         """Take note of what became of a hook's answer; a cancelled one counts for nothing."""
         ids, preview = shown.message_ids, self._previews.pop(shown.text, None)
         self._member.in_hand.difference_update(ids)
-        if whole and preview in self._member.unread:
+        if not whole:
+            self._take_back(shown)
+            return
+        if preview is not None and preview in self._member.unread:
+            self._begun[shown.text] = preview
             self._member.offered.add(preview)
-        if whole and ids:
+        if ids:
             self._told.update(ids)
             self._member.pushed.update(ids)
             body = {**self._member.me, "message_ids": list(ids), "via": "hook"}
             self._report("/pushed-messages", body)
+
+    def _take_back(self, shown: Shown) -> None:
+        """Offer again what is in an answer that was cancelled after it was written, if it is."""
+        told = self._told.intersection(shown.message_ids)
+        begun = self._begun.pop(shown.text, None)
+        if not told and begun is None:
+            return
+        self._told -= told
+        self._member.pushed -= told
+        self._member.offered.discard(begun)
+        self._inbound.beat()
 
     async def told(self, **event: str) -> tuple[str, tuple[int, ...]]:
         """See `tools.member.Hooks`."""

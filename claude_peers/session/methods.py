@@ -20,7 +20,8 @@ from claude_peers.tools.registry import Shown, Tool, arguments
 Call = Callable[[Tool, dict[str, Any], dict[str, Any]], Awaitable[str | Shown]]
 """Runs a tool: the tool, its arguments, and the request's `_meta`."""
 OnShown = Callable[[Shown, bool], None]
-"""Is told of a result that shows messages whether the client got it whole."""
+"""Is told of a result that shows messages whether the client got it whole; of a hook's answer
+also, by False, that the client gave the call up after that."""
 
 _PEERS: Final = (
     "Call list_peers of the claude-peers server and tell me in a few lines who is there and what "
@@ -44,7 +45,7 @@ class Methods:
         call: runs a tool.
         on_event: is told `initialized`, `prompts/list`, `tools/list` and `tools/call`, before the
             request is answered.
-        on_shown: is told, once, what became of each result that shows messages.
+        on_shown: is told what became of each result that shows messages.
 
     Attributes:
         client: the client's `clientInfo`, empty before `initialize`.
@@ -120,7 +121,8 @@ class Methods:
             return {"content": [{"type": "text", "text": str(error)}], "isError": True}
         if isinstance(shown, str):
             return _text_result(shown)
-        return Reply(_text_result(shown.text), partial(self._on_shown, shown))
+        # Who calls an unlisted tool is the client itself, whose timer may fire before it reads.
+        return Reply(_text_result(shown.text), partial(self._on_shown, shown), late=not tool.listed)
 
     def _list_prompts(self, _params: dict[str, Any]) -> Result:
         self._on_event("prompts/list")

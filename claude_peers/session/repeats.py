@@ -53,6 +53,7 @@ class Repeats:
     def _due(self, number: int, times: int, pushed_at: float) -> None:
         del self._timers[number]
         member, since = self._member, self._ways.activity.idle_since
+        member.expire()
         item = member.items.get(number)
         if item is None or number not in member.unread or number in member.in_hand:
             return

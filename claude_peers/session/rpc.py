@@ -4,7 +4,7 @@
 2. What is known at once is answered at once, in order; the rest runs as tasks, so that a call
    that waits holds up nobody.
 3. A `Reply` learns what became of its line: True only if every byte reached the system and
-   the call was not cancelled before that.
+   the call was not cancelled before that. A `late` one learns of a cancellation after that, too.
 4. A client that asks without reading must not fill the memory: answers count as work until
    they are written, and `paused` tells the reader to stop.
 """
@@ -19,6 +19,7 @@ from typing import Any, Final
 
 from claude_peers.core.errors import BadRequestError, ClaudePeersError
 from claude_peers.session.handshake import METHOD_NOT_FOUND, usable_id
+from claude_peers.session.late import Key, Late, spellings
 from claude_peers.wire.codec import dumps, loads
 
 PARSE_ERROR: Final = -32700
@@ -46,17 +47,18 @@ class Reply:
     Attributes:
         result: the JSON.
         written: called once.
+        late: whether it is called with False as well if the call is cancelled after that.
     """
 
     result: dict[str, Any]
     written: Callable[[bool], None]
+    late: bool = False
 
 
 Result = dict[str, Any] | Reply
 Handler = Callable[[dict[str, Any]], Result | Awaitable[Result]]
 Listener = Callable[[dict[str, Any]], None]
 Write = Callable[[bytes, Callable[[bool], None] | None], object]
-Key = str | int | float
 
 WRITE: ContextVar[Write] = ContextVar("write", default=lambda _line, _written: None)
 """Writes to the client whose request is under way, for what is not the answer."""
@@ -81,6 +83,7 @@ class _Call:
     task: asyncio.Future[Result] | None = None
     cancelled: bool = False
     written: Callable[[bool], None] | None = None
+    late: bool = False
 
 
 def failure(error: BaseException) -> dict[str, Any]:
@@ -132,6 +135,7 @@ class Dispatcher:
         self._resume = resume
         self._running: dict[Key, _Call] = {}
         self._writing: dict[Key, _Call] = {}
+        self._late = Late()
         self._unwritten = 0
         self._closed = False
 
@@ -240,7 +244,7 @@ class Dispatcher:
             if call.cancelled:
                 result.written(False)  # noqa: FBT003 - the callback's one argument
                 return
-            call.written = result.written
+            call.written, call.late = result.written, result.late
             call.line.calls.append(call)
             self._writing[call.id] = call
             result = result.result
@@ -266,7 +270,9 @@ class Dispatcher:
             if self._writing.get(call.id) is call:
                 del self._writing[call.id]
             if call.written is not None:
-                call.written(whole and not call.cancelled)
+                call.written(arrived := whole and not call.cancelled)
+                if arrived and call.late:
+                    self._late.keep(call.id, call.written)
         self._relieve()
 
     def _relieve(self) -> None:
@@ -274,19 +280,11 @@ class Dispatcher:
             self._resume()
 
     def _cancel(self, request_id: Any) -> None:
-        for key in _spellings(request_id):
+        for key in spellings(request_id):
+            self._late.take_back(key)
             if call := self._writing.get(key):
                 call.cancelled = True
             if call := self._running.get(key):
                 call.cancelled = True
                 if call.task is not None:
                     call.task.cancel()
-
-
-def _spellings(request_id: Any) -> tuple[Key, ...]:
-    """Return the id as given, and a number that came as text as the number."""
-    if not usable_id(request_id):
-        return ()
-    if isinstance(request_id, str) and request_id.isdecimal() and len(request_id) < 17:  # noqa: PLR2004 - exact in a double
-        return (request_id, int(request_id))
-    return (request_id,)

@@ -18,6 +18,7 @@ from typing import Any, Self
 from claude_peers.core.errors import BadRequestError
 from claude_peers.session.generations import ProtocolError, Sdk, load
 from claude_peers.session.handshake import usable_id
+from claude_peers.session.late import Key, Late, spellings
 from claude_peers.session.methods import Methods
 from claude_peers.session.rpc import (
     INVALID_REQUEST,
@@ -25,7 +26,6 @@ from claude_peers.session.rpc import (
     PARSE_ERROR,
     WRITE,
     Handler,
-    Key,
     Reply,
     Write,
     failure,
@@ -40,6 +40,7 @@ class _Fate:
 
     cancelled: bool = False
     written: Callable[[bool], None] | None = None
+    late: bool = False
 
 
 class Face:
@@ -59,6 +60,7 @@ class Face:
         self._resume = resume
         self._lines: asyncio.Queue[bytes | None] = asyncio.Queue()
         self._fates: dict[Key, _Fate] = {}
+        self._late = Late()
         self._idle = asyncio.Event()
 
     @property
@@ -126,6 +128,8 @@ class Face:
         """Take note of what the SDK does not tell us."""
         match message:
             case {"method": "notifications/cancelled", "params": {"requestId": key}}:
+                for each in spellings(key):
+                    self._late.take_back(each)
                 if usable_id(key) and (fate := self._fates.get(key)):
                     fate.cancelled = True
             case {"method": str(method), "id": key}:
@@ -150,7 +154,7 @@ class Face:
         except Exception as error:
             raise ProtocolError(failure(error)) from error
         if isinstance(result, Reply):
-            fate.written, result = result.written, result.result
+            fate.written, fate.late, result = result.written, result.late, result.result
         if fate.cancelled:  # and the tool did not let itself be stopped
             from anyio.lowlevel import checkpoint
 
@@ -163,7 +167,9 @@ class Face:
             del self._fates[key]
         written, fate.written = fate.written, None
         if written is not None:
-            written(whole and not fate.cancelled)
+            written(arrived := whole and not fate.cancelled)
+            if arrived and fate.late:
+                self._late.keep(key, written)
         if not self._open():
             self._idle.set()
         self._resume()

@@ -78,6 +78,7 @@ class Session:
         if settings.push != "off":
             self._member.hooks = self._hooks
         self.client.pushed = self._inbound.arrive
+        self.client.settled = self._member.forget
         self.client.joined = self._standing.joined
         self.client.beat = self._beat
         self._presence = Presence(

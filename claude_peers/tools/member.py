@@ -1,8 +1,9 @@
 """One session's peer as its tools see it."""
 
 import asyncio
+import time
 from collections import OrderedDict
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
@@ -61,6 +62,8 @@ class Member:
         brief: the last messages shown by their first line only, to be repeated on request.
         summarised: whether the agent has said what it works on.
         items: the unread messages whose text is at hand, by id.
+        expiry: when unread messages die, seconds since the epoch, as far as the broker told it.
+        wall: the clock for that.
         hooks: what takes the events of the client's hooks.
     """
 
@@ -77,6 +80,8 @@ class Member:
     brief: dict[int, dict[str, Any]] = field(default_factory=dict)
     summarised: bool = False
     items: dict[int, Item] = field(default_factory=dict)
+    expiry: dict[int, float] = field(default_factory=dict)
+    wall: Callable[[], float] = time.time  # noqa: TID251 - what brokers tell times in
     hooks: Hooks = field(default_factory=Hooks)
     _size: int = 0
     _arrivals: set[asyncio.Future[None]] = field(default_factory=set)
@@ -103,6 +108,7 @@ class Member:
         if not self.first_time(message["uid"]):
             return False
         self.unread.add(message["id"])
+        self._note_expiry(message)
         size = len(message["text"])
         if self._size + size <= AT_HAND:
             self._size += size
@@ -128,8 +134,14 @@ class Member:
 
     def pending(self) -> list[Item]:
         """Return what is at hand, unread, and in nobody's hands: not pushed, not being shown."""
+        self.expire()
         free = self.unread - self.in_hand - self.pushed - self.offered
         return [self.items[number] for number in sorted(free) if number in self.items]
+
+    def expire(self) -> None:
+        """Let go of messages that have died unread."""
+        now = self.wall()
+        self.forget([number for number, dies_at in self.expiry.items() if dies_at <= now])
 
     def forget(self, ids: Iterable[int]) -> None:
         """Let go of messages that are unread no longer."""
@@ -137,6 +149,7 @@ class Member:
             self.unread.discard(number)
             self.pushed.discard(number)
             self.offered.discard(number)
+            self.expiry.pop(number, None)
             for gone in self._polls.values():
                 gone.add(number)
             if item := self.items.pop(number, None):
@@ -179,6 +192,7 @@ class Member:
                 "messages"
             ]
             return [view for view in looked if view["id"] not in but][:PAGE]
+        self.expire()
         counted = self.unread - self.in_hand
         polling = asyncio.ensure_future(
             self.call(
@@ -239,9 +253,14 @@ class Member:
         ids = {view["id"] for view in views}
         for view in views:
             self.first_time(view["uid"])
+            self._note_expiry(view)
         if everything:
             self.forget(counted - ids - self.in_hand - set().union(*self._returning.values()))
         self.unread |= ids
+
+    def _note_expiry(self, view: dict[str, Any]) -> None:
+        if "expires_at" in view:  # an older broker does not tell
+            self.expiry[view["id"]] = view["expires_at"]
 
     def _unwanted(self, polling: asyncio.Future[Any]) -> None:
         if not polling.cancelled() and polling.exception() is None:

@@ -62,6 +62,7 @@ async def set_summary(member: Member, summary: str) -> str:
 async def whoami(member: Member) -> str:
     """Tell your own peer id and name, how messages reach you, and how many are unread."""
     await member.client.registered.wait()
+    member.expire()
     return "\n".join(
         (
             f"ID: {one_line(member.client.peer_id, NAME)}",

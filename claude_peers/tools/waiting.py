@@ -154,6 +154,7 @@ async def _take(member: Member, wants: Wants | None) -> list[dict[str, Any]]:
 
 async def _unread(member: Member) -> list[dict[str, Any]]:
     """Return the unread mail without any effect on it."""
+    member.expire()
     if not member.client.secondary and member.unread <= member.items.keys():
         return [member.items[number][0] for number in sorted(member.unread)]
     found: list[dict[str, Any]] = (await member.call("/peek-messages", **member.me))["messages"]

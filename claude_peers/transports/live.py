@@ -19,7 +19,7 @@ from claude_peers.broker.ports import Store
 from claude_peers.core.limits import PAGE
 from claude_peers.core.models import Message, Peer, PeerId, State
 from claude_peers.wire import frames
-from claude_peers.wire.records import message_view
+from claude_peers.wire.records import kept_view
 
 log = logging.getLogger(__name__)
 
@@ -61,6 +61,7 @@ class Stream:
         self._offered: list[int] = []  # while the pump was reading
         self._late: list[int] = []  # behind the cursor, and not written
         self._written: deque[int] = deque(maxlen=RECENT)
+        self._settled: set[int] = set()  # while the pump was reading
 
     def offer(self, message: Message) -> None:
         """Write a message that may be read from now on, or leave it to the pump."""
@@ -78,6 +79,12 @@ class Stream:
         if not self.sink.clogged:
             self.drained()  # a pump that failed is not running any more
 
+    def settled(self, ids: list[int]) -> None:
+        """Tell that messages have been read; what the pump has in hand of them is not written."""
+        if self._pumping:
+            self._settled.update(ids)
+        self.sink.write(frames.settled(ids))
+
     def drained(self) -> None:
         """Go on after the peer has read what was written."""
         if not self._caught_up and not self._pumping:
@@ -87,6 +94,7 @@ class Stream:
     async def _pump(self) -> None:
         try:
             while self._may_write():
+                self._settled.clear()
                 if self._late:
                     await self._write_late()
                     continue
@@ -104,6 +112,7 @@ class Stream:
                     return
         finally:
             self._pumping = False
+            self._settled.clear()
 
     async def _write_late(self) -> None:
         message = await self._live.store.message(self._late[0])
@@ -121,10 +130,10 @@ class Stream:
     def _write(self, message: Message) -> None:
         self._cursor = max(self._cursor, message.id)
         self._written.append(message.id)
+        if message.id in self._settled:
+            return
         sender = self._live.find(message.from_id)
-        self.sink.write(
-            frames.push(message_view(message), _sender_view(sender) if sender else None)
-        )
+        self.sink.write(frames.push(kept_view(message), _sender_view(sender) if sender else None))
 
 
 class LiveConnections:
@@ -176,6 +185,11 @@ class LiveConnections:
         """See `broker.ports.Transport`."""
         if stream := self._streams.get(message.to_id):
             stream.offer(message)
+
+    def settled(self, peer_id: PeerId, ids: list[int]) -> None:
+        """See `broker.ports.Transport`."""
+        if stream := self._streams.get(peer_id):
+            stream.settled(ids)
 
     def dismiss(self, peer_id: PeerId) -> None:
         """See `broker.ports.Transport`."""

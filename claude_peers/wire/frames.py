@@ -5,12 +5,14 @@ r"""Frames of the live connection: one JSON object a line, both ways, after an H
     client   {"id":1,"op":"/register","body":{…}}     the first request, always
     broker   {"re":1,"status":200,"body":{…}}
     broker   {"message":{…},"from":{…}}               a push, in the order of acceptance
+    broker   {"settled":[ID,…]}                       read by another server of the same agent
     broker   {"leader":{"pid":…,"started":…},"epoch":EPOCH}    who leads, after the first request
     broker   {"ping":EPOCH} · {"standby":true}
 
 Requests may be sent without awaiting answers; the broker takes them in order.
 """
 
+from collections.abc import Collection
 from typing import Any, Final
 
 from claude_peers.core.errors import BadRequestError
@@ -60,6 +62,11 @@ def answer(number: int, status: int, body: Any) -> bytes:
 def push(message: dict[str, Any], sender: dict[str, Any] | None) -> bytes:
     """Return a push; `sender` is the sending peer as far as it is known."""
     return dumps({"message": message, "from": sender}) + b"\n"
+
+
+def settled(ids: Collection[int]) -> bytes:
+    """Return that messages of the peer have been read, though not over its own connection."""
+    return dumps({"settled": list(ids)}) + b"\n"
 
 
 def ping(epoch: int) -> bytes:

@@ -216,7 +216,7 @@ def peer_view(peer: Peer) -> dict[str, Any]:
 
 
 def message_view(message: Message, sender: Peer | None = None) -> dict[str, Any]:
-    """Return a message as polls and pushes carry it: upstream's fields, then ours."""
+    """Return a message as upstream's pollers take it: upstream's fields, then ours."""
     view: dict[str, Any] = {
         "id": message.id,
         "from_id": message.from_id,
@@ -238,11 +238,15 @@ def message_view(message: Message, sender: Peer | None = None) -> dict[str, Any]
     return view | {name: value for name, value in more.items() if value is not None}
 
 
+def kept_view(message: Message, sender: Peer | None = None) -> dict[str, Any]:
+    """Return a message as it goes to who keeps it: with the time after which it is dead."""
+    return message_view(message, sender) | {"expires_at": message.expires_at}
+
+
 def letter_view(message: Message) -> dict[str, Any]:
     """Return a message as the user sees it in lists: with its state, and why it is dead."""
-    return message_view(message) | {
+    return kept_view(message) | {
         "state": message.state.value,
-        "expires_at": message.expires_at,
         "ended_at": message.ended_at,
         "reason": message.reason,
     }

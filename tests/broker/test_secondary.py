@@ -3,7 +3,9 @@
 import pytest
 from support.brokers import Caller, make_broker
 
+from claude_peers.broker import roster
 from claude_peers.broker.registration import hash_token
+from claude_peers.core.delivery import Event
 from claude_peers.core.errors import NotYourPeerError
 from claude_peers.core.models import Presence
 from claude_peers.wire.records import ListPeersRequest
@@ -86,6 +88,67 @@ async def test_a_sub_agents_short_life_harms_nothing(rig):
     assert await rig.states(number) == ["leased"]
     assert await present(rig) == [first.peer.id]
     assert rig.broker.roster.get(first.peer.id).process == rig.machine.identify(41)
+
+
+async def test_the_first_is_told_what_a_second_server_has_read(rig):
+    first, _ = await enter(rig, 41)
+    _, second = await enter(rig, 42)
+    peer_id = first.peer.id
+    numbers = [(await rig.send(peer_id)).message.id for _ in range(2)]
+    await rig.broker.mail.settle(second, peer_id, (*numbers, 99), Event.SEE)
+    await rig.broker.mail.settle(second, peer_id, tuple(numbers), Event.SEE)
+    assert rig.transport.read == [(peer_id, numbers)]
+
+
+async def test_the_first_is_told_what_a_second_server_answers(rig):
+    first, _ = await enter(rig, 41)
+    _, second = await enter(rig, 42)
+    other, caller = await rig.joins_as_process(43)
+    number = (await rig.send(first.peer.id, caller=caller, from_id=other)).message.id
+    await rig.send(other, caller=second, from_id=first.peer.id, reply_to=number)
+    assert rig.transport.read == [(first.peer.id, [number])]
+
+
+@pytest.mark.parametrize("event", [Event.PUSH, Event.RETURN])
+async def test_the_first_is_not_told_what_was_not_read(rig, event):
+    first, _ = await enter(rig, 41)
+    _, second = await enter(rig, 42)
+    number = (await rig.send(first.peer.id)).message.id
+    if event is Event.RETURN:
+        await rig.poll(first.peer.id, second, ack_supported=True)
+    assert await rig.broker.mail.settle(second, first.peer.id, (number,), event) == [number]
+    assert rig.transport.read == []
+
+
+async def test_what_the_first_has_read_itself_costs_no_frame(rig):
+    first, bearer = await enter(rig, 41)
+    await enter(rig, 42)
+    number = (await rig.send(first.peer.id)).message.id
+    await rig.broker.mail.settle(bearer, first.peer.id, (number,), Event.SEE)
+    other, _ = await rig.joins_as_process(43)
+    await rig.send(other, caller=bearer, from_id=first.peer.id, reply_to=number)
+    assert rig.transport.read == []
+
+
+async def test_only_the_newest_of_a_peers_second_servers_speak_for_it(rig, monkeypatch):
+    monkeypatch.setattr(roster, "BESIDE", 3)
+    first, _ = await enter(rig, 41)
+    apart, _ = await enter(rig, 40, keys=("live:2",))
+    _, of_another = await enter(rig, 39, keys=("live:2",))
+    seconds = [(await enter(rig, pid))[1] for pid in range(50, 54)]
+    known = rig.broker.roster
+    speak = [known.attached(each.token_hash, first.peer.id) for each in seconds]
+    assert speak == [False, True, True, True]
+    assert known.attached(of_another.token_hash, apart.peer.id)
+    assert len(known._attached) == 4
+
+
+async def test_second_servers_of_a_forgotten_peer_are_forgotten(rig):
+    first, bearer = await enter(rig, 41)
+    await enter(rig, 42)
+    await rig.broker.peers.unregister(bearer, first.peer.id)
+    await rig.broker.roster.forget(gone_since="9")
+    assert rig.broker.roster._attached == {}
 
 
 async def test_second_servers_are_dismissed_when_the_first_dies_and_the_next_adopts(rig):

@@ -62,6 +62,41 @@ def test_peers_are_listed_with_how_they_are_reached_and_whether_they_are_idle(cl
     assert cli("peers", "--json").value[0]["activity"] == "idle"
 
 
+def test_who_is_away_is_counted_and_listed_on_request(cli, machine):
+    machine.serve()
+    cli("inbox", "--name", "bob")
+    ran = cli("peers")
+    assert ran.out == "No peers registered.\n"
+    assert ran.err.endswith("\n1 more is away: claude-peers peers --all\n")
+    cli("inbox", "--name", "carol")
+    join(machine, "alpha")
+    ran = cli("peers")
+    assert ran.out.count("PID:") == 1
+    assert ran.err == "2 more are away: claude-peers peers --all\n"
+    ran = cli("peers", "--all")
+    assert (ran.out.count("PID:"), ran.out.count("\n  Presence: away\n"), ran.err) == (3, 2, "")
+
+
+def test_programs_get_who_is_away_only_on_request(cli, machine):
+    machine.serve()
+    cli("inbox", "--name", "bob")
+    for words, names in (((), []), (("--all",), ["bob"])):
+        ran = cli("peers", "--json", *words)
+        assert ([peer["name"] for peer in ran.value], ran.err) == (names, "")
+        ran = cli("peers", "--names", *words)
+        assert (ran.out.split(), ran.err) == (names, "")
+    assert cli("peers", "--json", "--all").value[0]["presence"] == "away"
+
+
+def test_who_cannot_be_written_to_any_more_is_not_listed(cli, machine):
+    machine.serve()
+    machine.post("/unregister", {"id": join(machine, "alpha")})
+    (gone,) = machine.post("/list-peers", {"gone": True})
+    assert gone["presence"] == "departed"
+    ran = cli("peers", "--all")
+    assert (ran.out, ran.err.count("away")) == ("No peers registered.\n", 0)
+
+
 def test_names_alone_are_for_scripts(cli, pair):
     assert sorted(cli("peers", "--names").out.splitlines()) == ["alpha", "beta"]
 

@@ -1,7 +1,9 @@
 """A node without an agent, as the command line starts it."""
 
+import contextlib
 import json
 import os
+import sqlite3
 import subprocess
 
 import pytest
@@ -9,6 +11,7 @@ from support.machine import command
 from support.waiting import eventually
 
 from claude_peers.cli.commands import serve
+from claude_peers.core.errors import StoreError
 from claude_peers.node import run
 
 
@@ -77,7 +80,7 @@ def test_the_node_stays_when_whoever_reads_its_roles_leaves(machine, words):
 def test_each_role_is_told(cli, machine, monkeypatch, words):
     told = []
 
-    def node(chosen, ready):
+    def node(chosen, ready, _cannot):
         told.append(chosen.port)
         ready("leader")
 
@@ -91,6 +94,37 @@ def test_each_role_is_told(cli, machine, monkeypatch, words):
     else:
         assert ran.out == ""
         assert ran.err == f"claude-peers: leader on http://127.0.0.1:{machine.port}\n"
+
+
+@pytest.mark.parametrize("words", [(), ("--json",)])
+def test_what_is_in_the_way_is_told_on_stderr(cli, monkeypatch, words):
+    error = StoreError("The database is locked", "Close the other program.")
+    monkeypatch.setattr(run, "node", lambda _chosen, _ready, cannot: cannot(error))
+    monkeypatch.setattr(run, "start_logging", lambda _chosen, *, verbose: None)
+    ran = cli("serve", *words)
+    assert ran.out == ""
+    if words:
+        assert (ran.error["code"], ran.error["message"]) == ("store_failed", error.fact)
+    else:
+        assert ran.err == "Failed: The database is locked\nClose the other program.\n"
+
+
+def test_a_database_that_another_program_has_locked_is_waited_for(machine):
+    machine.database.touch(0o600)
+    with contextlib.closing(sqlite3.connect(machine.database, isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        node = machine.start("serve")
+        eventually(lambda: "database is locked\n" in log_of(machine), timeout=30)
+        assert node.poll() is None
+        other.execute("ROLLBACK")
+    eventually(lambda: "claude-peers: leader" in log_of(machine), timeout=30)
+
+
+def test_a_variable_that_nothing_reads_is_named_with_the_one_that_was_meant(machine):
+    machine.serve(CLAUDE_PEERS_PRT="7000")
+    assert log_of(machine).startswith(
+        "Nothing reads CLAUDE_PEERS_PRT; did you mean CLAUDE_PEERS_PORT?\n"
+    )
 
 
 def test_the_command_takes_its_place_in_the_module_of_its_name():

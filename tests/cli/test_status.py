@@ -5,7 +5,7 @@ import threading
 
 import pytest
 from support.letters import join, send
-from support.machine import git
+from support.machine import free_port, git
 
 from claude_peers.cli.commands import status
 from claude_peers.host import files
@@ -180,6 +180,22 @@ def test_a_stranger_on_the_port_is_not_called_a_broker(cli, machine):
         thread.join(10)
     assert ran.code == 6
     assert "A stranger, not a broker" in ran.err
+
+
+def test_variables_that_nothing_reads_are_named(cli, monkeypatch):
+    for name in ("PRT", "TEST_RUN", "NODE_MODULES", "SESSION_NAME", "XYZZY_QUUX"):
+        monkeypatch.setenv(f"CLAUDE_PEERS_{name}", "x")
+    first, second, *rest = cli("status").err.splitlines()
+    assert first == "Nothing reads CLAUDE_PEERS_PRT; did you mean CLAUDE_PEERS_PORT?"
+    assert second.startswith("Nothing reads CLAUDE_PEERS_XYZZY_QUUX")
+    assert not any("Nothing reads" in line for line in rest)
+    assert cli("status", "--json").error["code"] == "no_broker"
+
+
+def test_a_broker_that_was_asked_for_is_the_only_one_looked_for(cli, machine, monkeypatch):
+    machine.serve()
+    monkeypatch.setenv("CLAUDE_PEERS_BROKER_URL", f"http://127.0.0.1:{free_port()}")
+    assert "in use by" not in cli("status").err
 
 
 def test_a_command_makes_no_files(cli, machine):

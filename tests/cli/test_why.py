@@ -1,5 +1,7 @@
 """`why` tells a message's story; `tests/broker/test_fates.py` has all of them."""
 
+import pytest
+
 
 def test_a_messages_story_is_printed(cli, machine):
     machine.serve()
@@ -28,5 +30,17 @@ def test_a_message_that_is_not_there_is_4(cli, machine):
     assert cli("why", "7").code == 4
 
 
-def test_a_message_has_a_number(cli):
-    assert cli("why", "x").code == 2
+@pytest.mark.parametrize("word", ["abc", "-", "1.5", "²", "9" * 16, "9" * 5000])
+@pytest.mark.parametrize(
+    "command", [("why",), ("resend", "1"), ("send", "bob", "hi", "--reply-to")]
+)
+def test_what_is_no_number_of_a_message_is_refused_with_where_to_find_one(cli, command, word):
+    ran = cli(*command, word, "--json")
+    assert (ran.code, ran.error["code"]) == (2, "usage")
+    assert f"'{word[:64]}' is not the number of a message" in ran.error["message"]
+    assert "`claude-peers log` shows them" in ran.error["message"]
+
+
+def test_a_number_that_no_message_has_yet_is_no_such_message(cli, machine):
+    machine.serve()
+    assert cli("why", "9" * 15).code == 4

@@ -278,6 +278,15 @@ async def test_pushes_go_to_whoever_listens_now(client):
     assert came == [({"id": 2}, {"name": "a"})]
 
 
+async def test_what_another_server_of_the_agent_has_read_is_told(client):
+    came = []
+    client.settled = came.append
+    link = FakeLink()
+    await attached(client, link)
+    link.settled([1, 2])
+    assert came == [[1, 2]]
+
+
 # A broker that forgets what it has handed out
 
 

@@ -192,11 +192,12 @@ async def test_frames_that_follow_the_proof_at_once_are_taken():
         await eventually(lambda: link.heard > before)
 
 
-async def test_answers_pushes_and_standby_reach_whom_they_are_for():
+async def test_answers_pushes_and_the_rest_reach_whom_they_are_for():
     async with connected() as (listener, link):
         came = []
         link.answered = lambda *given: came.append(given)
         link.pushed = lambda *given: came.append(given)
+        link.settled = came.append
         link.on_standby = lambda: came.append("standby")
         link.send(5, "/list-peers", {"scope": "machine"})
         await eventually(lambda: listener.received.endswith(b"}}\n"))
@@ -209,16 +210,18 @@ async def test_answers_pushes_and_standby_reach_whom_they_are_for():
             frames.answer(5, 200, ["é"])
             + frames.push({"id": 1}, {"name": "a"})
             + frames.push({"id": 2}, None)
+            + frames.settled([1, 2])
             + frames.standby()
         )
         for byte in whole:  # in however many pieces it comes
             listener.writers[0].write(bytes([byte]))
             await asyncio.sleep(0)
-        await eventually(lambda: len(came) == 4)
+        await eventually(lambda: len(came) == 5)
         assert came == [
             (5, 200, ["é"]),
             ({"id": 1}, {"name": "a"}),
             ({"id": 2}, None),
+            [1, 2],
             "standby",
         ]
 

@@ -70,9 +70,11 @@ PIECES = st.one_of(
     st.text(max_size=3),
 )
 HOSTILE = st.lists(PIECES, max_size=14).map("".join)
+BLANK = r"[^\S\n\u2028\u2029]"
 BEGINS = re.compile(
-    r"^(?!>)\s{0,3}[*_#]*(?:Human|Assistant|User|System)[\s*_]*:|^From\s+\S+\s*\("
-    r"|^\s*\[(?:end of message|cut:)",
+    # Within one line: a name on the next one begins no frame of ours.
+    rf"^(?!>){BLANK}{{0,3}}[*_#]*(?:Human|Assistant|User|System)(?:{BLANK}|[*_])*:"
+    rf"|^From{BLANK}+\S+{BLANK}*\(|^{BLANK}*\[(?:end of message|cut:)",
     re.MULTILINE,
 )
 OPENS = re.compile(

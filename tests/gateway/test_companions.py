@@ -59,6 +59,26 @@ def test_a_second_server_shares_the_peer_and_is_not_pushed_to(broker, live, pair
     assert len(broker.server.sessions) == 2
 
 
+def test_the_first_server_is_told_what_the_second_has_read(broker, live, pair):
+    first, _, beside = pair
+    number = send(live, 2, first["id"], "hello")
+    taken = beside.call(2, "/poll-messages", {"id": first["id"], "ack_supported": True})[1]
+    assert [view["id"] for view in taken["messages"]] == [number]
+    body = {"id": first["id"], "message_ids": [number]}
+    assert beside.call(3, "/ack-messages", body) == (200, {"ok": True, "acked": 1})
+    live.call(3, "/ledger")
+    assert [frame for frame in live.early if "settled" in frame] == [{"settled": [number]}]
+    assert not [frame for frame in beside.early if "settled" in frame]
+
+
+@pytest.mark.parametrize("how", ["close", "reset"])
+def test_a_second_server_that_is_killed_leaves_no_token_behind(broker, live, pair, how):
+    *_, beside = pair
+    assert broker.do(lambda: len(broker.broker.roster._attached)) == 1
+    beside.leave(how)
+    eventually(lambda: not broker.do(lambda: broker.broker.roster._attached), timeout=BOUND)
+
+
 def test_a_second_server_that_leaves_or_breaks_off_leaves_the_peer_and_its_mail(broker, live, pair):
     first, _, beside = pair
     send(live, 2, first["id"], "in hand")
@@ -116,6 +136,7 @@ def test_a_second_server_that_is_gone_before_its_answer_ends_nothing(broker, liv
         eventually(lambda: broker.do(lambda: lost), timeout=BOUND)
         broker.do(go_on.set)
     eventually(lambda: broker.do(lambda: not broker.broker._context._background), timeout=BOUND)
+    assert broker.do(lambda: broker.broker.roster._attached) == {}
     assert [peer["id"] for peer in live.call(2, "/list-peers")[1]] == [first["id"]]
 
 

@@ -42,6 +42,21 @@ def states(broker):
     return {state.value: count for state, count in counts.states.items()}
 
 
+# Mail
+
+
+def test_who_keeps_a_message_is_told_when_it_expires_and_upstreams_pollers_are_not(broker, live):
+    me = live.join()["id"]
+    send(live, 2, me, "hello")
+    pushed = next(frame for frame in live.early if "message" in frame)["message"]
+    peeked = live.call(3, "/peek-messages", {"id": me})[1]["messages"]
+    polled = live.call(4, "/poll-messages", {"id": me, "ack_supported": True})[1]["messages"]
+    live.call(5, "/release-messages", {"id": me, "message_ids": [pushed["id"]]})
+    legacy = live.call(6, "/poll-messages", {"id": me})[1]["messages"]
+    told = [view.get("expires_at") for view in (pushed, *peeked, *polled, *legacy)]
+    assert told == [pushed["expires_at"]] * 3 + [None]
+
+
 # The upgrade
 
 NO_UPGRADE = {

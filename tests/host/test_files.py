@@ -1,5 +1,6 @@
 """Files of this user alone: made so, kept so, and refused where somebody else has a hand in it."""
 
+import errno
 import fcntl
 import os
 import stat
@@ -107,7 +108,7 @@ def test_a_link_that_leads_nowhere_is_refused_too(tmp_path):
 def test_a_file_in_the_place_of_the_folder_is_refused(tmp_path):
     (tmp_path / "state.d").touch()
 
-    with pytest.raises(StoreError, match="Move it away"):
+    with pytest.raises(StoreError, match="or move it away"):
         files.private_folder(str(tmp_path / "state.d"))
 
 
@@ -127,6 +128,28 @@ def test_a_folder_that_others_can_always_write_to_is_refused(tmp_path):
 
     with pytest.raises(StoreError, match=r"Others may write .* CLAUDE_PEERS_DB"):
         files.private_folder(str(tmp_path / "open"))
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="needs /proc")
+def test_a_folder_below_one_that_no_system_can_make_is_explained():
+    with pytest.raises(StoreError, match=r"/proc/x/y cannot be used: No such file"):
+        files.private_folder("/proc/x/y")
+
+
+def test_only_a_full_disk_passes_by_itself(tmp_path, monkeypatch):
+    def refuse(number: int):
+        def mkdir(*_: object) -> None:
+            raise OSError(number, os.strerror(number))
+
+        return mkdir
+
+    told = []
+    for number in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
+        monkeypatch.setattr(os, "mkdir", refuse(number))
+        with pytest.raises(StoreError) as caught:
+            files.private_folder(str(tmp_path / "x"))
+        told.append(caught.value.retry_after)
+    assert told == [1.0, 1.0, None, None]
 
 
 def test_a_folder_that_cannot_be_made_is_explained(tmp_path):
@@ -207,9 +230,9 @@ def test_what_is_no_plain_file_is_refused_without_waiting(tmp_path, kind):
     else:
         os.mkfifo(path)
 
-    with pytest.raises(StoreError, match="Move it away"):
+    with pytest.raises(StoreError, match="or move it away"):
         files.private_file(str(path))
-    with pytest.raises(StoreError, match="Move it away"):
+    with pytest.raises(StoreError, match="or move it away"):
         files.read_private(str(path))
 
 

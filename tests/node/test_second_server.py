@@ -57,6 +57,27 @@ def test_only_the_first_server_is_pushed_to_and_the_second_can_read(machine, sen
     eventually(lambda: machine.post("/ledger", {})["states"].get("seen") == 1)
 
 
+def test_what_the_second_server_has_shown_is_not_shown_again_by_the_first(machine, sender, agent):
+    second = agent.serve()
+    send(sender, agent, "hello")
+    agent.first.wait_for_push("hello")
+    assert "hello" in second.call("check_messages")[0]
+    eventually(lambda: machine.post("/ledger", {})["states"].get("seen") == 1)
+    assert "nread messages: 0" in agent.first.call("whoami")[0]
+    assert agent.first.call("check_messages")[0] == "No new messages."
+    assert shown(agent.first, "hello") == 0
+
+
+def test_what_the_second_server_has_answered_is_not_shown_again_by_the_first(
+    machine, sender, agent
+):
+    second = agent.serve()
+    send(sender, agent, "hello")
+    number = int(agent.first.wait_for_push("hello")["meta"]["message_id"])
+    second.call("send_message", to_id="sender", message="hi", reply_to=number)
+    assert "hello" not in agent.first.call("list_peers")[0]
+
+
 @pytest.mark.parametrize("end", ["leaves", "is killed"])
 def test_the_end_of_a_second_server_ends_nothing(machine, sender, agent, end):
     second = agent.serve()

@@ -116,6 +116,15 @@ def test_a_result_that_was_cancelled_is_no_evidence_and_its_mail_comes_again(mac
     assert shown(beta, "hello") == 1
 
 
+def test_a_message_that_expired_is_not_shown_any_more(machine, alpha, beta):
+    to_id = machine.peer_id(beta)
+    letter = {"from_id": "cli", "to_id": to_id, "text": "brief", "ttl_ms": 1}
+    assert machine.post("/send-message", letter)["ok"]
+    beta.wait_for_push("brief")
+    assert "unread" not in beta.call("list_peers")[0]
+    assert shown(beta, "brief") == 0
+
+
 # Hooks
 
 
@@ -156,6 +165,23 @@ def test_a_hook_that_is_cancelled_before_its_answer_is_written_gives_its_mail_ba
     assert number not in beta._answers
     eventually(lambda: "hello" in hook(beta, "PostToolBatch"))
     assert shown(beta, "hello") == 1
+
+
+@pytest.mark.parametrize("tool", ["list_peers", "check_messages"])
+def test_a_hook_that_is_cancelled_after_its_answer_was_written_gives_its_mail_back(
+    machine, alpha, beta, tool
+):
+    hook(beta, "UserPromptSubmit")
+    send(alpha, "hello")
+
+    def answered():
+        number = beta.ask_tool("hook", **fields("PostToolBatch"))
+        return number if "hello" in beta.outcome(number)[0] else None
+
+    beta.notify("notifications/cancelled", {"requestId": eventually(answered)})
+    assert "hello" in call(beta, tool, "toolu_1")
+    eventually(lambda: states(machine) == {"seen": 1})
+    assert beta.call("check_messages")[0] == "No new messages."
 
 
 def test_a_hook_is_answered_while_another_call_waits(machine, alpha, beta):

@@ -1,7 +1,7 @@
 """What the client's hooks are answered, and when that has put mail before the agent."""
 
 import pytest
-from support.rig import Rig, Route, context
+from support.rig import Rig, Route, context, settle
 
 from claude_peers.session import hooks as session_hooks
 from claude_peers.tools.member import Hooks
@@ -118,6 +118,57 @@ async def test_an_answer_that_was_cancelled_or_not_written_puts_its_mail_back_at
     rig.hooks.answered(shown, whole=False)
     assert rig.broker.told == []
     assert await rig.hook(event) == shown
+
+
+@pytest.mark.parametrize("event", TAKING)
+async def test_an_answer_that_is_cancelled_after_it_was_written_puts_its_mail_back(rig, event):
+    await rig.arrive("one")
+    shown = await rig.hook(event)
+    rig.hooks.answered(shown, whole=True)
+    rig.hooks.answered(shown, whole=False)
+    rig.hooks.went_on()
+    assert rig.broker.ids("/ack-messages") == []
+    assert await rig.hook(event) == shown
+
+
+async def test_mail_of_an_answer_that_is_cancelled_late_goes_to_another_route_at_once():
+    route = Route()
+    route.available = False
+    rig = Rig(route)
+    await rig.arrive("one")
+    shown = await rig.hook("PostToolBatch")
+    rig.hooks.answered(shown, whole=True)
+    route.available = True
+    rig.hooks.answered(shown, whole=False)
+    await settle()
+    assert ["one" in text for text in route.texts] == [True]
+
+
+async def test_a_cancellation_after_the_client_went_on_changes_nothing(rig):
+    await rig.arrive("one")
+    shown = await rig.hook("PostToolBatch")
+    rig.hooks.answered(shown, whole=True)
+    rig.hooks.went_on()
+    rig.hooks.answered(shown, whole=False)
+    assert rig.broker.ids("/ack-messages") == [1]
+    assert (rig.member.unread, rig.member.pending()) == (set(), [])
+
+
+async def test_a_beginning_that_was_seen_is_not_shown_again_by_a_cancellation(rig):
+    await rig.arrive("x" * 12_000)
+    shown = await rig.hook("PostToolBatch")
+    rig.hooks.answered(shown, whole=True)
+    rig.hooks.went_on()
+    rig.hooks.answered(shown, whole=False)
+    assert (await rig.hook("PostToolBatch")).text == "{}"
+
+
+async def test_a_beginning_whose_answer_is_cancelled_late_is_shown_again(rig):
+    await rig.arrive("x" * 12_000)
+    shown = await rig.hook("PostToolBatch")
+    rig.hooks.answered(shown, whole=True)
+    rig.hooks.answered(shown, whole=False)
+    assert await rig.hook("PostToolBatch") == shown
 
 
 @pytest.mark.parametrize("event", [*TAKING, "PreToolUse", "Stop"])

@@ -161,3 +161,12 @@ async def test_a_channel_line_that_was_refused_is_no_repetition(clock):
     rig.writes = False
     await clock.go_on(100_000)
     assert rig.broker.ids("/pushed-messages") == [1]
+
+
+async def test_what_has_expired_is_not_repeated(clock):
+    rig, pushes = proven("channel", Doing("idle", NOW - 1))
+    await rig.arrive("brief", expires_at=NOW + 20)
+    rig.member.wall = clock.time
+    await clock.go_on(100_000)
+    assert len(pushes()) == 1
+    assert rig.member.unread == set()

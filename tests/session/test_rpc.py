@@ -32,6 +32,7 @@ class Client:
                 "now": lambda params: {"got": params},
                 "later": self.later,
                 "reply": lambda _params: Reply({"text": "x"}, self.fates.append),
+                "reply/late": lambda _params: Reply({"text": "x"}, self.fates.append, late=True),
                 "reply/later": self.reply_later,
                 "stubborn": self.stubborn,
                 "fail": self.fail,
@@ -289,6 +290,16 @@ async def test_a_late_cancellation_changes_nothing(client):
     client.say("reply", 1)
     client.say("notifications/cancelled", None, {"requestId": 1})
     assert client.fates == [True]
+
+
+@pytest.mark.parametrize(("whole", "fates"), [(True, [True, False]), (False, [False])])
+async def test_a_reply_that_asks_for_it_learns_once_of_a_late_cancellation(client, whole, fates):
+    client.hold = True
+    client.say("reply/late", 1)
+    client.release(whole)
+    for spelling in ("1", 1):
+        client.say("notifications/cancelled", None, {"requestId": spelling})
+    assert client.fates == fates
 
 
 async def test_a_reused_id_keeps_the_fates_apart(client):

@@ -30,6 +30,12 @@ async def show(session: "Session") -> Shown:
     return Shown("text", (7,))
 
 
+@tool(listed=False)
+async def hook(session: "Session") -> Shown:
+    """Show a message at once."""
+    return Shown("text", (8,))
+
+
 class Session:
     """A client of the second face; `hold` keeps lines from being written."""
 
@@ -39,7 +45,7 @@ class Session:
         self.resumed = 0
         self.gate, self.waiting, self.changed = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self.methods = Methods(
-            [show],
+            [show, hook],
             lambda called, given, _meta: called.run(self, **given),
             on_shown=lambda shown, whole: self.shown.append((shown.message_ids, whole)),
         )
@@ -111,6 +117,29 @@ async def test_a_cancellation_before_the_line_is_written_wins(session):
     for done in session.held:
         done(True)
     assert session.shown == [((7,), False)]
+
+
+@pytest.mark.parametrize("spelling", [1, "1"])
+async def test_a_cancellation_after_the_line_was_written_takes_back_a_hooks_answer(
+    session, spelling
+):
+    session.say("tools/call", 1, {"name": "hook"})
+    await session.answered(1)
+    for _ in range(2):
+        session.say("notifications/cancelled", None, {"requestId": spelling})
+    session.say("ping", 2)
+    await session.answered(2)
+    assert session.shown == [((8,), True), ((8,), False)]
+
+
+async def test_a_cancellation_after_the_line_was_written_changes_nothing_of_a_tools_result(session):
+    session.gate.set()
+    session.say("tools/call", 1, {"name": "show"})
+    await session.answered(1)
+    session.say("notifications/cancelled", None, {"requestId": 1})
+    session.say("ping", 2)
+    await session.answered(2)
+    assert session.shown == [((7,), True)]
 
 
 async def test_a_call_that_cannot_be_stopped_is_not_answered_and_shows_nothing(session):

@@ -84,6 +84,7 @@ class Transport:
         self.linked: set[str] = set()
         self.delivered: list[Message] = []
         self.dismissed: list[PeerId] = []
+        self.read: list[tuple[PeerId, list[int]]] = []
 
     def reaches(self, peer_id: PeerId) -> bool:
         return peer_id in self.linked
@@ -93,6 +94,9 @@ class Transport:
 
     def dismiss(self, peer_id: PeerId) -> None:
         self.dismissed.append(peer_id)
+
+    def settled(self, peer_id: PeerId, ids: list[int]) -> None:
+        self.read.append((peer_id, ids))
 
 
 class FlakyStore(MemoryStore):

@@ -97,3 +97,64 @@ async def test_everybody_who_waits_learns_of_an_arrival(member, client):
     async with asyncio.timeout(5):
         await asyncio.gather(*waiting)
     assert not member.waiting
+
+
+def arrive(member, client, *texts, **more):
+    """Let messages come that are pushed as well."""
+    ids = client.arrive(*texts, **more)
+    for number in ids:
+        member.arrive(client.queued[number], None)
+    return ids
+
+
+@pytest.fixture
+def at(member):
+    """Return what sets the member's clock."""
+
+    def at(seconds):
+        member.wall = lambda: seconds
+
+    at(100.0)
+    return at
+
+
+async def test_what_has_expired_is_neither_offered_nor_counted(member, client, at):
+    arrive(member, client, "brief", expires_at=200.0)
+    arrive(member, client, "lasting", expires_at=300.0)
+    arrive(member, client, "of a broker that does not tell")
+    at(199.0)
+    assert [view["id"] for view, _ in member.pending()] == [1, 2, 3]
+    at(200.0)
+    assert [view["id"] for view, _ in member.pending()] == [2, 3]
+    assert member.unread == {2, 3}
+
+
+async def test_a_text_that_was_too_long_to_keep_expires_as_well(member, client, at, monkeypatch):
+    monkeypatch.setattr(members, "AT_HAND", 3)
+    arrive(member, client, "longer", expires_at=200.0)
+    at(200.0)
+    assert (member.pending(), member.unread) == ([], set())
+
+
+async def test_what_was_polled_and_given_back_expires_as_well(member, client, at):
+    client.arrive("one", expires_at=200.0)
+    assert [view["id"] for view in await member.take()] == [1]
+    member.shown((1,), whole=False)
+    at(200.0)
+    assert (member.pending(), member.unread) == ([], set())
+
+
+async def test_what_is_unread_no_longer_has_no_time_to_be_remembered(member, client, at):
+    arrive(member, client, "one", "two", expires_at=200.0)
+    member.forget((1,))
+    assert list(member.expiry) == [2]
+
+
+async def test_a_page_does_not_count_what_has_expired(member, client, at):
+    arrive(member, client, "brief", expires_at=200.0)
+    client.expire(1)
+    client.seen.add(1)
+    client.arrive(*[f"[{number}]" for number in range(60)], expires_at=300.0)
+    at(200.0)
+    await member.take()
+    assert 1 not in member.unread

@@ -88,6 +88,8 @@ async def test_whoami_tells_id_name_place_route_and_unread(member):
     member.route = "channel"
     member.unread |= {1, 2}
     assert "Push route: channel\n  Unread messages: 2" in await whoami.run(member)
+    member.expiry[1], member.wall = 5.0, lambda: 5.0
+    assert "Unread messages: 1" in await whoami.run(member)
 
 
 async def test_whoami_waits_until_there_is_something_to_tell(member, client):

@@ -116,6 +116,15 @@ async def test_what_comes_during_the_wait_is_shown_whole_though_it_was_pushed(
     assert (await wait.result()).text.split("\n\n---\n\n")[0].endswith("first\nsecond")
 
 
+async def test_what_has_expired_is_not_what_is_waited_for(member, client):
+    (number,) = arrive(member, client, "brief", from_id="abcd1234", expires_at=200.0)
+    client.expire(number)
+    member.wall = lambda: 200.0
+    result = await Wait(member, timeout_s=0, from_id="abcd1234").result()
+    assert result == "No message from abcd1234 within 0 s."
+    assert [path for path, _ in client.asked if path == "/poll-messages"] == []
+
+
 async def test_what_was_pushed_before_is_listed_by_its_first_line(member, client):
     member.pushed.update(arrive(member, client, "first\nsecond"))
     assert "second" not in (await Wait(member).result()).text

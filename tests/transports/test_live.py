@@ -103,6 +103,13 @@ async def test_a_message_is_told_with_its_sender_as_far_as_it_is_known(mesh):
     assert sink.frames[0]["message"]["to_id"] == "bob"
 
 
+async def test_a_message_is_told_with_the_time_at_which_it_expires(mesh):
+    sink = Sink()
+    await mesh.attach(sink)
+    await mesh.send("hello")
+    assert sink.frames[0]["message"]["expires_at"] == 1000.0
+
+
 async def test_a_peer_that_keeps_up_costs_no_query(mesh):
     sink = Sink()
     await mesh.attach(sink)
@@ -292,6 +299,38 @@ async def test_a_connection_that_ends_reaches_nobody_any_more(mesh):
     assert not mesh.live.detach(stream)
     await mesh.send("1")
     assert sink.frames == []
+
+
+async def test_a_peers_own_connection_is_told_what_has_been_read(mesh):
+    sink = Sink()
+    await mesh.attach(sink)
+    numbers = await mesh.send("one", "two")
+    mesh.live.settled(BOB, numbers)
+    assert sink.frames[-1] == {"settled": numbers}
+
+
+async def test_it_is_told_even_if_it_reads_slowly_but_not_after_its_end(mesh):
+    sink = Sink(room=0)
+    stream = await mesh.attach(sink)
+    mesh.live.settled(BOB, [1])
+    mesh.live.detach(stream)
+    mesh.live.settled(BOB, [2])
+    assert sink.frames == [{"settled": [1]}]
+
+
+async def test_what_was_read_while_the_store_was_is_not_pushed_afterwards(mesh):
+    (number,) = await mesh.send("read elsewhere")
+    read = mesh.store.unread
+
+    async def slowly(owner, *, after, limit):
+        page = await read(owner, after=after, limit=limit)
+        mesh.live.settled(BOB, [number])
+        return page
+
+    mesh.store.unread = slowly
+    sink = Sink()
+    await mesh.attach(sink)
+    assert sink.frames == [{"settled": [number]}]
 
 
 async def test_the_end_of_a_succeeded_connection_does_not_end_the_new_one(mesh):

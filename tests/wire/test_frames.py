@@ -22,6 +22,7 @@ FRAMES = [
     }),
     (frames.ping(12), {"ping": 12}),
     (frames.standby(), {"standby": True}),
+    (frames.settled([1, 2]), {"settled": [1, 2]}),
 ]  # fmt: skip
 
 

@@ -30,6 +30,7 @@ ANONYMOUS = Difference(
 UNKNOWN_PID = Difference(
     200, "a pid unknown here may be a container's: its peer lives by its heartbeat", undo=True
 )
+FORWARDED = Difference(200, "the id of a peer that was replaced leads to its successor for a day")
 SPARSE = Difference(200, "cwd and summary may be absent, as agentmesh 0.4 has it")
 
 OPERATIONS = (
@@ -70,6 +71,7 @@ CASES: dict[Difference, tuple[str, ...]] = {
     ORIGIN: ("heartbeat-header-origin",),
     PROXY: ("heartbeat-header-host-foreign",),
     ANONYMOUS: ("register-body-object-empty", "register-no-pid", "register-pid-null"),
+    FORWARDED: ("send-to-old-id", "poll-new-id-B2"),
     UNKNOWN_PID: ("register-pid-negative", "register-pid-dead"),
     SPARSE: ("register-no-cwd", "register-no-summary", "register-pid-cwd-only",
              "register-summary-null", "register-cwd-null"),

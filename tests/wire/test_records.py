@@ -1,12 +1,14 @@
 """Request bodies, and peers and messages as the JSON that travels."""
 
+from dataclasses import replace
+
 import pytest
 
 from claude_peers.core.errors import BadRequestError
 from claude_peers.core.models import Message, Peer, PeerId, Process, Trust
 from claude_peers.wire import records
 from claude_peers.wire.codec import decode, dumps
-from claude_peers.wire.records import message_view, peer_view
+from claude_peers.wire.records import kept_view, message_view, peer_view
 
 PEER = Peer(
     id=PeerId("abcd1234"),
@@ -81,6 +83,12 @@ def test_a_message_says_what_it_answers_and_how_often_it_came_only_if_so():
     )
     assert message_view(again)["reply_to"] == 5
     assert message_view(again)["redelivered"] == 2
+
+
+def test_who_keeps_a_message_is_told_how_long_it_is_good_for():
+    assert kept_view(replace(MESSAGE, expires_at=9.5)) == message_view(MESSAGE) | {
+        "expires_at": 9.5
+    }
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from claude_peers.wire.records import (
     PollRequest,
     SendMessageRequest,
     dead_letter_view,
+    kept_view,
     message_view,
     story_view,
     with_names,
@@ -39,8 +40,11 @@ async def poll_messages(broker: "Broker", caller: Caller, request: PollRequest) 
     """Take unread mail; it counts as seen with the next poll, or with an acknowledgement."""
     messages, handout = await broker.mail.poll(caller, request)
     # Upstream's pollers take each message as it is, and look its sender up themselves.
-    known = broker.roster.get if request.ack_supported else lambda _: None
-    body = {"messages": [message_view(each, known(each.from_id)) for each in messages]}
+    if request.ack_supported:
+        views = [kept_view(each, broker.roster.get(each.from_id)) for each in messages]
+    else:
+        views = [message_view(each) for each in messages]
+    body = {"messages": views}
     return Answer(body, lambda whole: broker.mail.handed_over(handout, whole=whole))
 
 
@@ -49,7 +53,7 @@ async def peek_messages(broker: "Broker", caller: Caller, request: PeerRequest) 
     """Look at unread mail without taking it."""
     messages = await broker.mail.peek(caller, request.id)
     known = broker.roster.get
-    return {"messages": [message_view(each, known(each.from_id)) for each in messages]}
+    return {"messages": [kept_view(each, known(each.from_id)) for each in messages]}
 
 
 @operation("/ack-messages", MessagesRequest, reshape=acknowledged)

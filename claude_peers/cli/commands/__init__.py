@@ -26,7 +26,7 @@ class Command:
 COMMANDS: tuple[Command, ...] = (
     Command("demo", "demo", "See it work: three sessions, a crash, nothing lost."),
     Command("status", "status", "Who leads, who is there, is every message accounted for."),
-    Command("peers", "peers", "List the peers of this machine."),
+    Command("peers", "peers [--all]", "List the peers of this machine."),
     Command("send", "send PEER MESSAGE...", "Send a message; `-` reads it from stdin."),
     Command("ask", "ask PEER QUESTION...", "Send a question and wait for the answer."),
     Command("why", "why ID", "Tell what became of a message, and what happens next."),

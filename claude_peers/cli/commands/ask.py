@@ -11,7 +11,7 @@ import argparse
 import time
 from typing import Any
 
-from claude_peers.cli import incoming, output, words
+from claude_peers.cli import incoming, output, roster, words
 from claude_peers.cli.mailbox import Mailbox
 from claude_peers.core.errors import ClaudePeersError
 from claude_peers.core.limits import PAGE, PATH
@@ -36,6 +36,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Ask, and print the answer."""
     question = words.message(options.message, options.rest, command="ask PEER QUESTION")
+    options.peer = roster.meant(options.peer)
     end = time.monotonic() + options.timeout
     # It is away until it asks again; several may ask at once, each under a name of its own.
     with Mailbox(incoming.name(options), route="ask", exact=False) as mailbox:

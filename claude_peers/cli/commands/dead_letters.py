@@ -7,7 +7,7 @@ exit codes: 0 also if there is none, 2 usage, 4 no such peer or several, 6 no br
 
 import argparse
 
-from claude_peers.cli import letters, output
+from claude_peers.cli import letters, output, roster
 from claude_peers.cli.letters import View
 from claude_peers.cli.reach import Broker
 from claude_peers.core.limits import PATH
@@ -31,7 +31,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Print one dead letter after the other."""
-    body = {"id": options.peer, "limit": options.limit}
+    body = {"id": roster.meant(options.peer), "limit": options.limit}
     with Broker() as broker:
         found = broker.ask("/dead-letters", body, authenticate=True)["dead_letters"]
     if options.json:

@@ -1,7 +1,8 @@
 """Show the mail of a mailbox of your own, once; the mailbox is there as soon as you name it.
 
 Messages count as read when they have been printed. --peek leaves them unread, and --of looks at
-another peer's mailbox, from which nothing is taken.
+another peer's mailbox, from which nothing is taken. --json prints one object a line, and nothing
+for an empty mailbox.
 
 exit codes: 0 shown, or nothing to show, 4 no such peer, 5 somebody holds that name, 6 no broker
 """
@@ -39,8 +40,9 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _look(options: argparse.Namespace) -> int:
+    options.of = roster.meant(options.of)
     with Broker() as broker:
-        there = broker.ask("/list-peers", {"scope": "machine", "gone": True})
+        there = broker.peers(gone=True)
         found = [peer for peer in there if roster.means(options.of, peer)]
         present = [peer for peer in found if peer.get("presence", "present") == "present"]
         found = present or found

@@ -12,7 +12,7 @@ import argparse
 import time
 from collections.abc import Callable, Iterator
 
-from claude_peers.cli import letters, output
+from claude_peers.cli import letters, output, roster
 from claude_peers.cli.letters import View
 from claude_peers.cli.reach import Broker
 from claude_peers.client.errors import NOT_LEADER, RefusedError
@@ -44,7 +44,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Print the last messages, then perhaps those that come."""
-    wanted = _about(options.peer)
+    wanted = _about(roster.meant(options.peer))
     show = output.tell if options.json else lambda view: output.say(_line(view))
     with Broker() as broker:
         end = [view["id"] for view in letters.page(broker, newest=True, limit=1)]

@@ -26,8 +26,13 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace, *, muted: bool = True) -> int:
     """Hold back, or let through."""
+    options.sender = roster.meant(options.sender)
     with Broker() as broker:
-        peer = {"id": options.peer} if options.peer else _only(options.sender, broker.peers())
+        peer = (
+            {"id": roster.meant(options.peer)}
+            if options.peer
+            else _only(options.sender, broker.peers())
+        )
         body = {"id": peer["id"], "peer_id": options.sender, "muted": muted}
         answer = broker.ask("/mute", body, authenticate=True)
     if options.json:

@@ -6,23 +6,31 @@ from typing import Any
 from claude_peers.cli import output, roster
 from claude_peers.cli.reach import Broker
 from claude_peers.core.errors import NoBrokerError
+from claude_peers.core.limits import NAME
+from claude_peers.core.models import Presence
 from claude_peers.core.text import one_line
+
+PRESENT, DEPARTED = Presence.PRESENT.value, Presence.DEPARTED.value
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """Take no arguments but `--names`."""
+    """Take whom to list, and how."""
     parser.add_argument("--names", action="store_true", help="print only names, one a line")
+    parser.add_argument(
+        "--all", action="store_true", help="also those that are away: their mail waits for them"
+    )
 
 
 def run(options: argparse.Namespace) -> int:
     """Print one peer after the other; exit 6 if there is no broker."""
     try:
         with Broker() as broker:
-            peers = broker.peers()
+            known = [peer for peer in broker.peers(gone=True) if _presence(peer) != DEPARTED]
     except NoBrokerError:
         if not options.json:
             output.say("Broker is not running.")
         raise
+    peers = [peer for peer in known if options.all or _presence(peer) == PRESENT]
     if options.json:
         output.tell(peers)
     elif options.names:
@@ -33,7 +41,14 @@ def run(options: argparse.Namespace) -> int:
     else:
         output.say("No peers registered.")
         output.note("Start an agent session with claude-peers; it shows up here.")
+    if (away := len(known) - len(peers)) and not (options.json or options.names):
+        verb = "is" if away == 1 else "are"
+        output.note(f"{away} more {verb} away: claude-peers peers --all")
     return output.OK
+
+
+def _presence(peer: dict[str, Any]) -> str:
+    return str(peer.get("presence", PRESENT))
 
 
 def _lines(peer: dict[str, Any]) -> list[str]:
@@ -43,4 +58,6 @@ def _lines(peer: dict[str, Any]) -> list[str]:
             lines.append(f"  {label}: {one_line(str(peer[name]), 500)}")
     if route := roster.route(peer):
         lines.append(f"  Route: {route}")
+    if (presence := _presence(peer)) != PRESENT:
+        lines.append(f"  Presence: {one_line(presence, NAME)}")
     return lines

@@ -8,7 +8,7 @@ exit codes: 0 done, 2 usage or no name, 4 no such peer or several, 5 somebody ha
 
 import argparse
 
-from claude_peers.cli import output
+from claude_peers.cli import output, roster
 from claude_peers.cli.reach import Broker
 from claude_peers.core.limits import NAME
 from claude_peers.core.text import one_line
@@ -22,7 +22,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Rename, and say what the old name is worth."""
-    body = {"id": options.peer, "name": options.name}
+    body = {"id": roster.meant(options.peer), "name": options.name}
     with Broker() as broker:
         answer = broker.ask("/rename", body, authenticate=True)
     if options.json:

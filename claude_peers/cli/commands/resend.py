@@ -10,7 +10,7 @@ exit codes: 0 all were stored, else that of the first that was not: 2 it is not 
 import argparse
 from typing import Any
 
-from claude_peers.cli import output
+from claude_peers.cli import letters, output
 from claude_peers.cli.reach import Broker
 from claude_peers.client.errors import RefusedError
 from claude_peers.core.limits import NAME, PATH
@@ -19,7 +19,9 @@ from claude_peers.core.text import one_line
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Take the messages."""
-    parser.add_argument("ids", nargs="+", type=int, metavar="ID", help="id of a dead letter")
+    parser.add_argument(
+        "ids", nargs="+", type=letters.number, metavar="ID", help="id of a dead letter"
+    )
 
 
 def run(options: argparse.Namespace) -> int:

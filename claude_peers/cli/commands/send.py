@@ -12,7 +12,7 @@ import argparse
 import os
 from typing import Any
 
-from claude_peers.cli import output, roster, words
+from claude_peers.cli import letters, output, roster, words
 from claude_peers.cli.mailbox import HeldError, Mailbox
 from claude_peers.cli.reach import Broker
 from claude_peers.core.errors import ClaudePeersError
@@ -26,7 +26,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     """Take the peer and the message."""
     parser.add_argument("peer", help="id, name, name@host or directory of the peer")
     parser.add_argument("message", nargs="*", help="the words of the message, or - for stdin")
-    parser.add_argument("--reply-to", type=int, metavar="ID", help="the message this one answers")
+    parser.add_argument(
+        "--reply-to", type=letters.number, metavar="ID", help="the message this one answers"
+    )
     parser.add_argument(
         "--name", metavar="N", help="send as the mailbox that `listen --name N` and `inbox` read"
     )
@@ -38,6 +40,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Send, and print what the broker said."""
     text = words.message(options.message, options.rest, command="send PEER MESSAGE")
+    options.peer = roster.meant(options.peer)
     body: dict[str, Any] = {
         "from_id": SENDER,
         "to_id": options.peer,

@@ -5,9 +5,10 @@ forgotten in its time. What was refused is counted since this broker leads.
 """
 
 import argparse
+import os
 from typing import Any
 
-from claude_peers.cli import output, roster
+from claude_peers.cli import output, roster, variables
 from claude_peers.cli.reach import Broker
 from claude_peers.core.errors import NoBrokerError
 from claude_peers.core.limits import NAME
@@ -21,6 +22,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Print the broker's state; exit 6 if there is no broker."""
+    if not options.json:
+        variables.note_unknown(os.environ)
     try:
         with Broker() as broker:
             status, peers, url = broker.status(), broker.peers(), broker.url

@@ -1,18 +1,18 @@
 """Tell what became of a message: each attempt, its route, and what happens next.
 
-exit codes: 0 told, 4 no such message, 6 no broker
+exit codes: 0 told, 2 usage, 4 no such message, 6 no broker
 """
 
 import argparse
 
-from claude_peers.cli import output
+from claude_peers.cli import letters, output
 from claude_peers.cli.reach import Broker
 from claude_peers.wire import story
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Take the message."""
-    parser.add_argument("id", type=int, help="the number that `send` and `log` show")
+    parser.add_argument("id", type=letters.number, help="the number that `send` and `log` show")
 
 
 def run(options: argparse.Namespace) -> int:
