@@ -429,3 +429,21 @@ async def test_everything_accepted_is_accounted_for(store):
         State.ANSWERED: 1,
         State.QUEUED: 2,
     }
+
+
+async def test_what_was_accepted_under_a_key_is_found_by_it(store):
+    first = (await store.accept(draft(dedupe_key="k"), NO_LIMITS, now=0.0)).message
+    assert await store.accepted(draft(dedupe_key="k"), now=1.0) == first
+    assert await store.accepted(draft(dedupe_key="other"), now=1.0) is None
+    assert await store.accepted(draft(dedupe_key="k"), now=DEDUPE_WINDOW) is None
+    with pytest.raises(DedupeConflictError):
+        await store.accepted(draft("another text", dedupe_key="k"), now=1.0)
+
+
+async def test_a_reply_is_told_with_what_it_replies_to_and_answers_only_its_sender(store):
+    first = (await store.accept(draft(to="bob", sender="ann"), NO_LIMITS, now=0.0)).message
+    told = await store.accept(draft(to="cid", sender="bob", reply_to=first.id), NO_LIMITS, now=1.0)
+    assert told.replied_to is not None and told.replied_to.id == first.id
+    assert (await store.message(first.id)).state is State.SEEN
+    await store.accept(draft(to="ann", sender="bob", reply_to=first.id), NO_LIMITS, now=2.0)
+    assert (await store.message(first.id)).state is State.ANSWERED
