@@ -13,3 +13,4 @@ async def store(request, tmp_path):
     async with made[request.param]() as opened:
         assert opened.name == request.param
         yield opened
+        assert (await opened.ledger()).balanced
