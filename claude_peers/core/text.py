@@ -79,27 +79,29 @@ _UNSEEN = (
     # Variation selectors, except one after something that has variants.
     f"|(?<![0-9#*\u00a9\u00ae\u203c\u2049\u2122\u2139\u3030-\u9fff{_EMOJI}])[\ufe00-\ufe0f]+"
 )
-_BREAKS = r"[\s\u2028\u2029]+"
+_MARKUP = str.maketrans("", "", '"<>')
 
 
 def visible(text: str) -> str:
     """Return `text` without what a person who looks at it does not see."""
+    if text.isascii() and text.isprintable():  # most are, and names always
+        return text
     return re.sub(_UNSEEN, "", text.replace("\r\n", "\n"))
 
 
 def plain(text: str) -> str:
     """Return `text` without tag break-outs and without characters that hide."""
     text = visible(text)
-    text = _replaced(text, _OPENING, lambda bracket: "&lt;" if bracket in _ANGLES else "&#91;")
+    text = _replaced(text, _OPENING, lambda at: "&lt;" if at in _ANGLES else "&#91;", has="<[")
     return visible(text)  # a selector that was the bracket's is a stray one behind the entity
 
 
 def quoted(text: str) -> str:
     """Return `text` such that it cannot end its frame nor pass for anything but a peer's text."""
     text = visible(text)
-    text = _replaced(text, _ENTITY, lambda entity: f"{entity[0]}amp;{entity[1:]}")
-    text = _replaced(text, _OPENING, _entity)
-    return _replaced(text, _LINE, lambda _: ">")
+    text = _replaced(text, _ENTITY, lambda entity: f"{entity[0]}amp;{entity[1:]}", has="&")
+    text = _replaced(text, _OPENING, _entity, has="<[")
+    return _replaced(text, _LINE, lambda _: ">", has=":([")
 
 
 def unquoted(text: str) -> str:
@@ -113,18 +115,24 @@ def unquoted(text: str) -> str:
 
 def one_line(text: str, limit: int) -> str:
     """Return `text` on one line, at most `limit` characters, fit for an attribute or a list."""
-    line = re.sub(_BREAKS, " ", plain(text)).strip()
+    line = " ".join(plain(text).split())
     return line if len(line) <= limit else line[: limit - 1] + "…"
 
 
 def attribute(text: str, limit: int) -> str:
     """Return `text` as one line without quotes and angle brackets."""
-    return one_line(text, limit).translate({ord(c): None for c in '"<>'})
+    return one_line(text, limit).translate(_MARKUP)
 
 
-def _replaced(text: str, pattern: str, written: Callable[[str], str]) -> str:
-    """Return `text` with what matches, as a lenient reader sees it, written differently."""
-    spans = [match.span() for match in re.finditer(pattern, _shadow(text))]
+def _replaced(text: str, pattern: str, written: Callable[[str], str], *, has: str) -> str:
+    """Return `text` with what matches, as a lenient reader sees it, written differently.
+
+    Every match has one of the characters `has`: most texts are told without the pattern.
+    """
+    shadow = _shadow(text)
+    if not any(mark in shadow for mark in has):
+        return text
+    spans = [match.span() for match in re.finditer(pattern, shadow)]
     return _joined(text, [(start, end, written(text[start:end])) for start, end in spans])
 
 

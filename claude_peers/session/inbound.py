@@ -85,7 +85,6 @@ class Inbound:
         """Take a message from the broker."""
         if not self._member.arrive(message, sender):
             return
-        self._tidy()
         if self._member.waiting and (self.ways.routes or self.ways.channel):
             return  # the wait takes it; what it does not want goes with the next beat
         if self.ways.routes:
@@ -102,6 +101,7 @@ class Inbound:
 
     def beat(self) -> None:
         """Look again whether a route has become available, if mail waits for one."""
+        self._tidy()
         if (self.ways.routes or self.ways.channel) and self._member.pending():
             self.deliver()
 

@@ -36,7 +36,7 @@ def loads(data: bytes) -> Any:
     """
     text = data.decode("utf-8", "replace").removeprefix("\ufeff")
     try:
-        value = json.loads(text, parse_constant=_refuse_constant, parse_float=_finite)
+        value = _decode(text)
         return _mend(value) if _SURROGATE.search(text) else value
     except (ValueError, RecursionError) as error:
         reason = "too deeply nested" if isinstance(error, RecursionError) else str(error)[:120]
@@ -91,6 +91,9 @@ def _mend(value: Any) -> Any:
             return {_mend(name): _mend(item) for name, item in value.items()}
         case _:
             return value
+
+
+_decode = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=_finite).decode
 
 
 @cache
