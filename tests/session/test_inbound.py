@@ -352,6 +352,7 @@ async def test_what_was_kept_about_messages_goes_with_them(clock, route):
         await rig.arrive(f"text {number}")
         await clock.go_on(3)
         rig.member.forget([number + 1])
+    rig.inbound.beat()
     inbound = rig.inbound
     assert max(len(kept) for kept in (inbound._pushes, inbound._failed, inbound._notified)) <= 1
 
