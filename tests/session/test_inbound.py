@@ -159,7 +159,7 @@ async def test_what_is_asked_for_while_it_is_pushed_is_shown_whole_and_by_no_oth
     assert rig.member.pending() == []
     assert rig.member.pushed == set()
     assert await rig.answered("PostToolBatch") == ""
-    rig.member.forget([1])  # check_messages has shown it
+    rig.read_elsewhere(1)  # check_messages has shown it
     route.gate.set()
     await settle()
     assert rig.member.pushed == set()
@@ -351,7 +351,7 @@ async def test_what_was_kept_about_messages_goes_with_them(clock, route):
     for number in range(50):
         await rig.arrive(f"text {number}")
         await clock.go_on(3)
-        rig.member.forget([number + 1])
+        rig.read_elsewhere(number + 1)
     rig.inbound.beat()
     inbound = rig.inbound
     assert max(len(kept) for kept in (inbound._pushes, inbound._failed, inbound._notified)) <= 1

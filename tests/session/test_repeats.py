@@ -3,8 +3,6 @@
 import pytest
 from support.rig import NOW, Doing, Rig, Route, stop_time
 
-from claude_peers.tools.member import Member
-
 pytestmark = pytest.mark.anyio
 DUE = (30, 120, 600)
 
@@ -103,16 +101,16 @@ async def test_a_call_of_the_agent_ends_the_repeating(clock, kind):
     assert len(pushes()) == 1
 
 
-def shown(member: Member) -> None:
-    member.forget([1])
+def shown(rig: Rig) -> None:
+    rig.read_elsewhere(1)
 
 
-def being_shown(member: Member) -> None:
-    member.in_hand.add(1)
+def being_shown(rig: Rig) -> None:
+    rig.member.in_hand.add(1)
 
 
-def not_at_hand(member: Member) -> None:
-    del member.items[1]
+def not_at_hand(rig: Rig) -> None:
+    del rig.member.items[1]
 
 
 @KINDS
@@ -120,7 +118,7 @@ def not_at_hand(member: Member) -> None:
 async def test_evidence_ends_the_repeating(clock, kind, what):
     rig, pushes = proven(kind, Doing("idle", NOW - 1))
     await rig.arrive("one")
-    what(rig.member)
+    what(rig)
     await clock.go_on(100_000)
     assert len(pushes()) == 1
 

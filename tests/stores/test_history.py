@@ -17,12 +17,8 @@ pytestmark = pytest.mark.anyio
 
 BOB = PeerId("bob")
 IO = "/proc/thread-self/io"
-DEEPER = 3
-"""Pages between the root and the leaves of a table of a million rows."""
 TREES = 6
-"""Tables and indexes in which a send, or a poll, looks something up."""
-FORGOTTEN = 4
-"""Pages of the two old keys that are forgotten for each new one."""
+"""Tables and indexes in which a send looks something up: one page each while they are new."""
 
 
 def reads(_db) -> int:
@@ -62,12 +58,13 @@ async def used(path: str, old: int) -> tuple[dict[str, int], dict[str, int]]:
 
 @pytest.mark.skipif(not os.path.exists(IO), reason="only Linux counts the reads of a thread")
 @pytest.mark.parametrize("old", [100_000, 1_000_000])
-async def test_old_messages_cost_no_page_reads_but_the_depth_of_the_tables(tmp_path, old):
+async def test_old_messages_cost_no_page_reads(tmp_path, old):
     cold, warm = await used(str(tmp_path / "new.db"), 0)
     cold_now, warm_now = await used(str(tmp_path / "old.db"), old)
+    assert warm_now == warm
+    # A database that was just opened reads the way to a leaf once: a page more for each tree.
     for name in cold:
-        assert cold_now[name] <= cold[name] + DEEPER * TREES, (name, cold, cold_now)
-        assert warm_now[name] <= warm[name] + FORGOTTEN, (name, warm, warm_now)
+        assert cold_now[name] <= cold[name] + TREES, (name, cold, cold_now)
 
 
 CHECKPOINT = 1000

@@ -2,9 +2,12 @@
 
 from claude_peers.stores.sqlite.store import SqliteStore
 
+KEYS = 1000
+"""Keys that are still remembered: a running broker forgets two old ones for each new one."""
+
 
 async def remember(store: SqliteStore, count: int) -> None:
-    """Put messages of ann into bob's mailbox, all of them read by now, and keys all of them old.
+    """Put messages of ann into bob's mailbox, all of them read by now, and some old keys.
 
     The triggers, which do all of it one by one, are away meanwhile.
     """
@@ -23,7 +26,8 @@ async def remember(store: SqliteStore, count: int) -> None:
             "SELECT i, 'ann', 'bob', 'old', 3, '', 'seen', 0, 0, 1e9, 0.0 FROM n"
         )
         db.execute(
-            f"INSERT INTO dedupe {numbers} SELECT 'ann', printf('%08d', i), '', i, 0.0 FROM n"
+            f"INSERT INTO dedupe {numbers} SELECT 'ann', printf('%08d', i), '', i, 0.0 FROM n "
+            f"WHERE i <= {KEYS}"
         )
         for name in ("accepted", "seen"):
             db.execute(

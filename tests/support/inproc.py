@@ -120,10 +120,12 @@ class Running:
 
     def close(self) -> None:
         self.run(self._end())
+        ledger = self.run(MemoryStore.ledger(self.store))  # its own, whatever a test puts there
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(BOUND)
         self._loop.close()
         assert not self.faults, self.faults
+        assert ledger.balanced, ledger
 
     async def _end(self) -> None:
         await self.server.stop_accepting(within=0.01)

@@ -140,6 +140,20 @@ class Rig:
             mail=mail,
         )
         self._count = 0
+        self._elsewhere: set[int] = set()
+        self._dies_at: dict[int, float] = {}
+
+    @property
+    def missing(self) -> set[int]:
+        """Messages that came and are neither unread, acknowledged, read elsewhere nor expired."""
+        known = self.member.unread | self._elsewhere | set(self.broker.ids("/ack-messages"))
+        dead = {number for number, at in self._dies_at.items() if at <= self.member.wall()}
+        return set(range(1, self._count + 1)) - known - dead
+
+    def read_elsewhere(self, *ids: int) -> None:
+        """Let another call or server show messages, which tells the broker itself."""
+        self._elsewhere.update(ids)
+        self.member.forget(ids)
 
     async def arrive(self, *texts: str, **more: Any) -> list[int]:
         """Let messages come, and whatever follows from it happen."""
@@ -148,6 +162,8 @@ class Rig:
             self._count += 1
             self.inbound.arrive(view(self._count, text, **more), {"name": "ann"})
             ids.append(self._count)
+            if "expires_at" in more:
+                self._dies_at[self._count] = more["expires_at"]
         await settle()
         return ids
 
