@@ -14,7 +14,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-from support import tables
+from support import reliability, tables
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "claude_peers"
@@ -320,3 +320,10 @@ def test_no_lock_file_names_an_index_that_is_not_public():
             hosts = {urlsplit(url).hostname or url for url in URL.findall(text)}
             none_of(f"{called(path)}: {host}" for host in sorted(hosts - PUBLIC_HOSTS))
             none_of(f"{called(path)}: {option}" for option in INDEX.findall(text))
+
+
+def test_the_table_of_faults_names_the_tests_there_are():
+    document = reliability.DOCUMENT.read_text(encoding="utf-8")
+    remedy = "run `python -m tests.support.reliability --write`"
+    assert reliability.rewritten(document) == document, remedy
+    assert reliability.table() in document

@@ -214,6 +214,7 @@ async def test_a_limit_of_zero_lets_everything_through(rig):
         await rig.send(peer_id)
 
 
+@pytest.mark.fault("F26")
 def test_only_so_many_sources_are_remembered_and_who_floods_is_not_forgotten(monkeypatch):
     monkeypatch.setattr("claude_peers.broker.rates.SENDERS", 3)
     rates, clock = Rates(Limits(per_minute=60, burst=1)), Clock()

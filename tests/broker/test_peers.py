@@ -82,6 +82,7 @@ async def test_the_processes_of_many_are_not_looked_at_for_each_list(rig, monkey
 # Who is gone
 
 
+@pytest.mark.fault("F33")
 async def test_a_pid_that_was_given_to_another_process_is_gone(rig):
     peer_id, _ = await rig.joins_as_process(41)
     rig.machine.start(41, "evening")
@@ -106,6 +107,7 @@ async def test_who_has_no_process_lives_by_its_signs_of_life(rig):
     assert (presence(rig, beats), presence(rig, silent)) == (Presence.PRESENT, Presence.AWAY)
 
 
+@pytest.mark.fault("F24")
 async def test_a_step_of_the_wall_clock_ends_nobody(rig):
     peer_id = (await rig.join()).peer.id
     rig.clock.stepped = SILENCE * 100

@@ -64,6 +64,7 @@ def test_other_users_cannot_take_all_the_places(monkeypatch):
             wire.socket.close()
 
 
+@pytest.mark.fault("F31")
 def test_a_broker_without_free_descriptors_loses_nothing_and_recovers(machine):
     resource = pytest.importorskip("resource")
     if not hasattr(resource, "prlimit"):

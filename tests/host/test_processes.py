@@ -193,6 +193,7 @@ def test_a_process_that_may_not_be_signalled_is_not_revived(monkeypatch, sleeper
     ("failure", "there"),
     [(PermissionError, True), (ProcessLookupError, False), (OverflowError, False), (None, True)],
 )
+@pytest.mark.fault("F34")
 def test_a_process_that_proc_hides_is_asked_for_by_signal(monkeypatch, failure, there):
     def kill(pid: int, number: int) -> None:
         assert number == 0

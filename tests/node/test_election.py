@@ -185,6 +185,7 @@ async def test_an_office_that_ends_while_its_node_is_cut_off_is_left(join, chose
     assert member.node._office is not office
 
 
+@pytest.mark.fault("F45")
 async def test_a_message_whose_leader_dies_before_it_answers_is_stored_once(join):
     first = join()
     await first.becomes(Role.LEADER)
@@ -296,6 +297,7 @@ async def test_a_damaged_database_is_explained_until_it_is_moved(join, database,
     await member.becomes(Role.LEADER)
 
 
+@pytest.mark.fault("F18")
 async def test_a_home_that_cannot_be_written_is_explained(join, state, monkeypatch):
     monkeypatch.setattr(node, "STRANGER_EVERY", 0.01)
     state.write_text("in the way")

@@ -73,6 +73,7 @@ async def test_nobody_leads_while_another_holds_the_lock(office, lock, database,
     assert await office().take()
 
 
+@pytest.mark.fault("F12")
 async def test_whoever_cannot_bind_the_port_frees_everything(office, chosen, lock):
     stranger = await asyncio.start_server(lambda _r, _w: None, "127.0.0.1", chosen.port)
     async with stranger:
@@ -87,6 +88,7 @@ async def test_whoever_cannot_bind_the_port_frees_everything(office, chosen, loc
     assert winner.epoch == 1  # the loser never took office
 
 
+@pytest.mark.fault("F14")
 async def test_a_folder_that_cannot_be_locked_is_refused_with_the_remedy(office, monkeypatch):
     def refuse(*_: object, **__: object) -> None:
         raise OSError(errno.ENOLCK, "No locks available")
@@ -117,6 +119,7 @@ async def test_lock_and_database_are_private(office, database, lock):
         assert path.stat().st_mode & 0o077 == 0, path
 
 
+@pytest.mark.fault("F13")
 async def test_a_deleted_lock_file_makes_no_second_leader(office, chosen, lock):
     first = office()
     assert await first.take()
@@ -211,6 +214,7 @@ async def test_only_a_leader_switches_threads_faster(office):
     assert (during, sys.getswitchinterval()) == (pytest.approx(leader.SWITCH_INTERVAL), usual)
 
 
+@pytest.mark.fault("F10")
 async def test_a_leader_whose_loop_hangs_is_cut_off_from_the_outside(office, chosen, lock):
     held = office()
     assert await held.take()

@@ -64,6 +64,7 @@ def other_user(usual: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[Ups
 
 
 @pytest.mark.anyio
+@pytest.mark.fault("F36")
 async def test_a_second_user_of_the_machine_gets_a_port_of_their_own(usual, other_user):
     port = Port(usual)
 
@@ -155,6 +156,7 @@ def test_a_newcomer_wakes_a_leader_that_is_stopped_and_alone(machine: Machine):
 
 @pytest.mark.processes
 @pytest.mark.xdist_group("processes")
+@pytest.mark.fault("F11")
 def test_an_agent_is_told_who_has_the_port_and_works_once_it_is_free(machine: Machine):
     session = machine.session(handshake=False)
     stranger = Upstream(machine.port, health={"hello": "world"})
@@ -197,6 +199,7 @@ def test_an_agent_is_told_what_is_wrong_with_the_database(machine: Machine, cont
 
 @pytest.mark.processes
 @pytest.mark.xdist_group("processes")
+@pytest.mark.fault("F38")
 def test_a_session_is_an_upstream_brokers_client_and_leads_after_it(machine: Machine, upstream):
     other = upstream.join("an upstream session")
     session = machine.session()
@@ -224,6 +227,7 @@ def test_a_session_is_an_upstream_brokers_client_and_leads_after_it(machine: Mac
 
 @pytest.mark.processes
 @pytest.mark.xdist_group("processes")
+@pytest.mark.fault("F37")
 def test_a_second_home_of_the_same_user_uses_the_first_ones_broker(machine: Machine):
     first = machine.session()
     first.list_prompts()

@@ -45,6 +45,7 @@ def joined(machine: Machine) -> Session:
 
 
 @pytest.mark.timeout(300)
+@pytest.mark.fault("F6")
 def test_fifty_sessions_at_once_on_a_cold_machine_elect_one_leader(machine: Machine):
     with watching(machine.port) as watch:
         sessions = [machine.session(handshake=False) for _ in range(MANY)]
@@ -108,6 +109,7 @@ def test_a_session_ends_at_a_signal_although_its_input_is_open(machine: Machine,
 
 @posix
 @pytest.mark.parametrize("number", [signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU])
+@pytest.mark.fault("F7")
 def test_a_suspended_terminal_does_not_suspend_the_broker(machine: Machine, number: int):
     session = joined(machine)
 
@@ -119,6 +121,7 @@ def test_a_suspended_terminal_does_not_suspend_the_broker(machine: Machine, numb
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="parents are watched by pidfd")
+@pytest.mark.fault("F5")
 def test_a_session_ends_with_its_parent_although_its_input_stays_open(machine: Machine):
     reading, writing = os.pipe()
     session = None

@@ -103,6 +103,7 @@ def strike_under_load(machine: Machine, strike: Strike, *, times: int) -> list[i
 
 
 @posix
+@pytest.mark.fault("F3")
 def test_no_message_is_lost_when_the_leader_is_killed_five_times_in_a_row(machine: Machine):
     epochs = strike_under_load(machine, kill, times=5)
 
@@ -110,16 +111,19 @@ def test_no_message_is_lost_when_the_leader_is_killed_five_times_in_a_row(machin
 
 
 @posix
+@pytest.mark.fault("F2")
 def test_no_message_is_lost_when_the_leader_is_killed(machine: Machine):
     assert len(strike_under_load(machine, kill, times=1)) >= 2
 
 
 @posix
+@pytest.mark.fault("F4")
 def test_no_message_is_lost_when_the_leader_is_asked_to_end(machine: Machine):
     assert len(strike_under_load(machine, terminate, times=2)) >= 3
 
 
 @posix
+@pytest.mark.fault("F8")
 def test_a_stopped_leader_is_woken_and_stays_the_leader(machine: Machine):
     assert len(strike_under_load(machine, stop, times=1)) == 1
 

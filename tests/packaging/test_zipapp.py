@@ -105,6 +105,7 @@ def test_a_copy_that_was_cut_short_is_made_again(run, pyz: Path, cache: Path) ->
 
 
 @pytest.mark.parametrize("way", ["cp", "mv"])
+@pytest.mark.fault("F42")
 def test_a_running_process_imports_on_after_its_file_was_replaced(
     way: str, pyz: Path, environ: dict[str, str], tmp_path: Path
 ) -> None:
@@ -191,6 +192,7 @@ def test_modules_of_the_project_do_not_stand_in_for_ours(run, tmp_path: Path) ->
     assert str(project) not in places
 
 
+@pytest.mark.fault("F50")
 def test_many_first_starts_make_one_copy_and_unpack_once(
     pyz: Path, environ: dict[str, str], cache: Path
 ) -> None:
@@ -212,6 +214,7 @@ def test_many_first_starts_make_one_copy_and_unpack_once(
     assert not list(cache.rglob("*.new"))
 
 
+@pytest.mark.fault("F50")
 def test_what_a_killed_process_left_is_cleared_away(run, cache: Path) -> None:
     run(PSUTIL)
     home, layer = only_folder(cache), only_folder(only_folder(cache))

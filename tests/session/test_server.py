@@ -161,6 +161,7 @@ def test_a_message_is_pushed_once_also_after_a_take_over(machine, pair):
 
 
 @pytest.mark.processes
+@pytest.mark.fault("F9")
 def test_a_client_that_stops_reading_stops_neither_the_broker_nor_loses_anything(machine):
     machine.environ |= {"CLAUDE_PEERS_RATE_LIMIT_RPM": "0", "CLAUDE_PEERS_MAILBOX_LIMIT": "0"}
     alpha, beta, gamma = (enter(machine, name) for name in ("alpha", "beta", "gamma"))

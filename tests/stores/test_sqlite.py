@@ -353,16 +353,18 @@ async def test_two_that_open_a_new_file_at_once_make_one_schema(path, monkeypatc
     assert outrun == [0]
 
 
+@pytest.mark.fault("F22")
 async def test_a_schema_newer_than_ours_is_refused_and_not_touched(path):
-    raw(path, f"PRAGMA user_version = {len(schema.MIGRATIONS) + 1}", "CREATE TABLE theirs (x)")
+    raw(path, f"PRAGMA user_version = {len(schema.MIGRATIONS) + 1}", "CREATE TABLE leadership (x)")
     error = await refused(path)
     assert "Upgrade claude-peers" in error.remedy
     assert raw(path, "PRAGMA user_version", "SELECT name FROM sqlite_master") == [
         [(len(schema.MIGRATIONS) + 1,)],
-        [("theirs",)],
+        [("leadership",)],
     ]
 
 
+@pytest.mark.fault("F23")
 async def test_a_migration_that_fails_changes_nothing(path, monkeypatch):
     broken = (*schema.MIGRATIONS[0], "CREATE NONSENSE")
     monkeypatch.setattr(schema, "MIGRATIONS", (broken,))
@@ -412,6 +414,7 @@ async def test_a_database_that_turned_read_only_refuses_what_is_sent(path):
         assert await texts(store) == []
 
 
+@pytest.mark.fault("F16")
 async def test_a_full_disk_refuses_what_is_sent_and_keeps_what_was_accepted(path):
     async with SqliteStore(path) as store:
         await accepting(store, "kept")
@@ -450,6 +453,7 @@ async def test_a_new_database_that_another_program_has_locked_is_refused(path, m
         assert "Another program" in (await refused(path)).remedy
 
 
+@pytest.mark.fault("F20")
 async def test_who_waits_for_a_lock_does_not_hold_up_the_event_loop(path):
     async with SqliteStore(path) as store:
         with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:

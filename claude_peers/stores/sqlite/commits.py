@@ -21,7 +21,7 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from claude_peers.core.errors import ClaudePeersError, FencedError, StoreError
-from claude_peers.stores.sqlite.schema import migrate
+from claude_peers.stores.sqlite.schema import migrate, recognise
 
 log = logging.getLogger(__name__)
 
@@ -117,6 +117,7 @@ class Commits:
         # uri: so that ATTACH may say mode=ro, whatever this SQLite was built with.
         db = sqlite3.connect(self._path, timeout=BUSY, isolation_level=None, uri=True)
         try:
+            recognise(db)  # before anything is written
             db.execute("PRAGMA journal_mode = WAL")
             db.execute("PRAGMA synchronous = FULL")
             db.execute("PRAGMA cache_size = -2048")

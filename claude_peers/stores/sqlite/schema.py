@@ -110,6 +110,25 @@ _STORIES = (
 MIGRATIONS: tuple[tuple[str, ...], ...] = (_FIRST, _STORIES)
 
 
+_UPSTREAM = {"peers", "messages"}
+
+
+def recognise(db: sqlite3.Connection) -> set[str]:
+    """Return the tables of a database that is ours, upstream's, or new; nothing is written.
+
+    Raises:
+        StoreError: it is another program's, or a newer version's.
+    """
+    tables = {row[0] for row in db.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
+    if tables and not tables & {"leadership", *_UPSTREAM}:
+        raise StoreError(
+            "The database is another program's",
+            "Choose another with CLAUDE_PEERS_DB; nothing in it was changed.",
+        )
+    _version(db)
+    return tables
+
+
 def migrate(db: sqlite3.Connection) -> None:
     """Bring the schema to this version, in one transaction.
 
