@@ -15,7 +15,7 @@ from rig import IMPLS, OPT, Impl, Inst, Session, Stream, calm, drain, until
 
 ASYNCIO = "asyncio echo (json, asyncio)"
 ROLES = ("follower", "standby", "leader")
-SESSIONS = 10
+SESSIONS, CROWD = 10, 30
 KILLS = 5
 
 
@@ -185,12 +185,22 @@ async def takeover(inst, rate=50):
 
 async def m_takeover():
     """SIGKILL of the port's owner among ten sessions, again and again, the next one once all is calm."""
-    M = f"goals: takeover after SIGKILL ({SESSIONS} sessions, 50 messages/s)"
+    await takeovers("goals", SESSIONS)
+
+
+async def m_crowd():
+    """The same among ten sessions and among thirty, to be compared."""
+    for count in (SESSIONS, CROWD):
+        await takeovers("crowd", count)
+
+
+async def takeovers(table, count):
+    M = f"{table}: takeover after SIGKILL ({count} sessions, 50 messages/s)"
     for rep in range(2 if OPT.quick else OPT.reps):
         for impl in IMPLS:
             inst = Inst(impl)
             try:
-                await inst.cluster(SESSIONS)
+                await inst.cluster(count)
                 await inst.settle(1.5)
                 for _ in range(KILLS):
                     await calm()

@@ -2,7 +2,7 @@
 """peerbench: paired measurements of claude-peers beside a floor (Linux, Python 3.11+, stdlib only).
 
 usage: peerbench.py MEASURE [MEASURE...] [--config FILE] [--only a,b] [--json FILE] [--netns] [--quick]
-measures: goals (= initialize roles push takeover), floor startup herd idle latency http stored aged failover fanout, all
+measures: goals (= initialize roles push takeover), crowd floor startup herd idle latency http stored aged failover fanout, all
 Implementations come from a TOML file (ours.toml explains it). Rounds are interleaved over the
 implementations; a ratio is the median of the per-round ratios against the first one named.
 """
@@ -22,6 +22,7 @@ MEASURES = {  # and the seconds each may take
     "roles": (goals.m_roles, 600),
     "push": (goals.m_push, 300),
     "takeover": (goals.m_takeover, 900),
+    "crowd": (goals.m_crowd, 1800),
     "floor": (floors.m_floor, 240),
     "startup": (sessions.m_startup, 600),
     "herd": (sessions.m_herd, 300),
