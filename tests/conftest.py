@@ -5,7 +5,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 from support.machine import Machine
+
+# How fast examples are made is the machine's matter: on a fresh checkout the first takes seconds.
+settings.register_profile("anywhere", suppress_health_check=[HealthCheck.too_slow], deadline=None)
+settings.load_profile("anywhere")
 
 
 @pytest.fixture

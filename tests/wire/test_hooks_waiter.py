@@ -114,7 +114,7 @@ def test_mail_comes_out_on_stderr_and_wakes(waiters, mail):
 @settings(
     max_examples=25,
     deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1))
 def test_no_character_is_lost_or_changed(waiters, text):
