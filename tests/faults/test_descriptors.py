@@ -4,6 +4,7 @@ import errno
 import os
 import socket
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -21,9 +22,11 @@ def inheritable(pid: int) -> list[str]:
     """Return what a child of the process would inherit, besides the standard descriptors."""
     found = []
     for each in Path(f"/proc/{pid}/fdinfo").iterdir():
-        flags = next(line for line in each.read_text().splitlines() if line.startswith("flags:"))
-        if int(each.name) not in STANDARD and not int(flags.split()[1], 8) & os.O_CLOEXEC:
-            found.append(os.readlink(f"/proc/{pid}/fd/{each.name}"))
+        with suppress(FileNotFoundError):  # it was closed meanwhile
+            lines = each.read_text().splitlines()
+            flags = next(line for line in lines if line.startswith("flags:"))
+            if int(each.name) not in STANDARD and not int(flags.split()[1], 8) & os.O_CLOEXEC:
+                found.append(os.readlink(f"/proc/{pid}/fd/{each.name}"))
     return found
 
 
