@@ -19,6 +19,10 @@ BOB = PeerId("bob")
 IO = "/proc/thread-self/io"
 TREES = 6
 """Tables and indexes in which a send looks something up: one page each while they are new."""
+DEEPER = 3
+"""Pages between the root and the leaves of a table of a million rows."""
+FORGOTTEN = 4
+"""Pages of the two old keys that are forgotten for each new one."""
 
 
 def reads(_db) -> int:
@@ -45,12 +49,12 @@ async def use(store, key: str) -> dict[str, int]:
     }
 
 
-async def used(path: str, old: int) -> tuple[dict[str, int], dict[str, int]]:
+async def used(path: str, old: int, **kept: int) -> tuple[dict[str, int], dict[str, int]]:
     """Return the page reads with nothing in memory, and those of a second time."""
     async with SqliteStore(path) as store:
         await store.take_office(LEADER, now=0.0)
         if old:
-            await remember(store, old)
+            await remember(store, old, **kept)
     async with SqliteStore(path) as store:
         await store.take_office(LEADER, now=0.0)
         return await use(store, "first"), await use(store, "second")
@@ -65,6 +69,16 @@ async def test_old_messages_cost_no_page_reads(tmp_path, old):
     # A database that was just opened reads the way to a leaf once: a page more for each tree.
     for name in cold:
         assert cold_now[name] <= cold[name] + TREES, (name, cold, cold_now)
+
+
+@pytest.mark.skipif(not os.path.exists(IO), reason="only Linux counts the reads of a thread")
+@pytest.mark.parametrize("old", [100_000, 1_000_000])
+async def test_after_a_burst_of_keys_a_send_reads_what_it_forgets_and_no_more(tmp_path, old):
+    cold, warm = await used(str(tmp_path / "new.db"), 0)
+    cold_now, warm_now = await used(str(tmp_path / "old.db"), old, keys=old)
+    for name in cold:
+        assert cold_now[name] <= cold[name] + DEEPER * TREES, (name, cold, cold_now)
+        assert warm_now[name] <= warm[name] + FORGOTTEN, (name, warm, warm_now)
 
 
 CHECKPOINT = 1000

@@ -3,10 +3,10 @@
 from claude_peers.stores.sqlite.store import SqliteStore
 
 KEYS = 1000
-"""Keys that are still remembered: a running broker forgets two old ones for each new one."""
+"""Keys that are left where messages came steadily: for each new one two old ones are forgotten."""
 
 
-async def remember(store: SqliteStore, count: int) -> None:
+async def remember(store: SqliteStore, count: int, *, keys: int = KEYS) -> None:
     """Put messages of ann into bob's mailbox, all of them read by now, and some old keys.
 
     The triggers, which do all of it one by one, are away meanwhile.
@@ -27,7 +27,7 @@ async def remember(store: SqliteStore, count: int) -> None:
         )
         db.execute(
             f"INSERT INTO dedupe {numbers} SELECT 'ann', printf('%08d', i), '', i, 0.0 FROM n "
-            f"WHERE i <= {KEYS}"
+            f"WHERE i <= {keys}"
         )
         for name in ("accepted", "seen"):
             db.execute(
