@@ -129,7 +129,7 @@ class Store(Protocol):
         ...
 
     async def tidy(self, *, now: float, most: int) -> int:
-        """Let messages whose time is over die and forget long finished ones.
+        """Let messages whose time is over die; forget long finished ones and old dedupe keys.
 
         At most `most` rows are touched; returns how many were, so that a caller goes on until 0.
         """

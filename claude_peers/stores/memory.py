@@ -212,7 +212,10 @@ class MemoryStore:
                 del self._mail[number]
                 self._purged += 1
                 touched += 1
-        return touched
+        old = [key for key, (_, _, at) in self._keys.items() if at <= now - DEDUPE_WINDOW]
+        for key in old[: most - touched]:
+            del self._keys[key]
+        return touched + len(old[: most - touched])
 
     async def mailbox(self, owner: PeerId) -> Mailbox:
         """See `broker.ports.Store`."""

@@ -138,6 +138,7 @@ async def test_many_keys_are_told_apart_also_when_old_ones_are_let_go(store):
     for n in range(10):
         await accept(store, str(n), dedupe_key=str(n), now=float(n))
     later = DEDUPE_WINDOW + 5
+    await store.tidy(now=later, most=500)
     fresh = [await accept(store, str(n), dedupe_key=f"new {n}", now=later) for n in range(10)]
     kept = await store.accept(draft("9", dedupe_key="9"), NO_LIMITS, now=later)
     assert kept.duplicate
@@ -149,7 +150,7 @@ async def test_a_key_whose_message_was_purged_when_the_clock_stepped_may_be_used
     first = await brought_to(store, State.SEEN)
     second = await accept(store, dedupe_key="k")
     await store.move(BOB, [second], Event.SEE, now=0.0)
-    assert await store.tidy(now=KEEP_READ, most=10) == 2
+    assert await store.tidy(now=KEEP_READ, most=2) == 2
     receipt = await store.accept(draft(dedupe_key="k"), NO_LIMITS, now=1.0)
     assert not receipt.duplicate
     assert receipt.message.id > second > first
@@ -336,6 +337,13 @@ async def test_tidying_touches_no_more_rows_than_it_may(store):
     assert max(touched) == 2
     assert sum(touched) == 9
     assert (await store.ledger()).states == {State.DEAD: 3}
+
+
+async def test_tidying_forgets_keys_that_name_nothing_any_more(store):
+    for number in range(3):
+        await accept(store, dedupe_key=f"k{number}", expires_at=1e9)
+    assert await store.tidy(now=DEDUPE_WINDOW - 1, most=2) == 0
+    assert [await store.tidy(now=DEDUPE_WINDOW, most=2) for _ in range(3)] == [2, 1, 0]
 
 
 # Peers

@@ -2,12 +2,9 @@
 
 from claude_peers.stores.sqlite.store import SqliteStore
 
-KEYS = 1000
-"""Keys that are left where messages came steadily: for each new one two old ones are forgotten."""
 
-
-async def remember(store: SqliteStore, count: int, *, keys: int = KEYS) -> None:
-    """Put messages of ann into bob's mailbox, all of them read by now, and some old keys.
+async def remember(store: SqliteStore, count: int, *, keys: int = 1000) -> None:
+    """Put messages of ann into bob's mailbox, all of them read by now, and old dedupe keys.
 
     The triggers, which do all of it one by one, are away meanwhile.
     """
@@ -26,8 +23,8 @@ async def remember(store: SqliteStore, count: int, *, keys: int = KEYS) -> None:
             "SELECT i, 'ann', 'bob', 'old', 3, '', 'seen', 0, 0, 1e9, 0.0 FROM n"
         )
         db.execute(
-            f"INSERT INTO dedupe {numbers} SELECT 'ann', printf('%08d', i), '', i, 0.0 FROM n "
-            f"WHERE i <= {keys}"
+            f"INSERT INTO dedupe {numbers} "
+            f"SELECT 'ann', lower(hex(randomblob(12))), '', i, 0.0 FROM n WHERE i <= {keys}"
         )
         for name in ("accepted", "seen"):
             db.execute(

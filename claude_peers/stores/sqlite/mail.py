@@ -150,7 +150,12 @@ def tidy(db: sqlite3.Connection, now: float, most: int) -> int:
         "ORDER BY ended_at LIMIT :most)",
         {"read": now - KEEP_READ, "dead": now - KEEP_DEAD, "most": most - died},
     ).rowcount
-    return died + purged
+    forgotten = db.execute(
+        "DELETE FROM dedupe WHERE (sender, key) IN "
+        "(SELECT sender, key FROM dedupe WHERE at <= ? ORDER BY at LIMIT ?)",
+        [now - DEDUPE_WINDOW, most - died - purged],
+    ).rowcount
+    return died + purged + forgotten
 
 
 def mailbox(db: sqlite3.Connection, owner: PeerId) -> Mailbox:
@@ -285,12 +290,6 @@ def _remember(db: sqlite3.Connection, draft: Draft, mail_id: int, now: float) ->
     db.execute(
         "INSERT OR REPLACE INTO dedupe VALUES (?, ?, ?, ?, ?)",
         [draft.from_id, draft.dedupe_key, _digest(draft), mail_id, now],
-    )
-    # Two old keys go for each new one: the table stays small without a sweep.
-    db.execute(
-        "DELETE FROM dedupe WHERE (sender, key) IN "
-        "(SELECT sender, key FROM dedupe WHERE at <= ? ORDER BY at LIMIT 2)",
-        [now - DEDUPE_WINDOW],
     )
 
 
