@@ -167,7 +167,7 @@ class Office:
         )
         reach.live = LiveConnections(store, broker.roster.get)
         broker.step_down = self._step_down
-        store.commits.fenced = lambda: self._end("succeeded by another process")
+        store.commits.fenced = self._end
         self.epoch = await broker.open(self._me)
         app = App(broker, secret=self._secret, status=self._status)
         self._server = Server(app, reach.live, uid=processes.user_id())

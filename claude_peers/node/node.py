@@ -216,7 +216,7 @@ class Node:
 
     async def _leave_office(self, office: "Office") -> None:
         why = office.ended.result()
-        log.info("leading no longer: %s", why)
+        log.warning("leading no longer: %s", why)
         if office.hold:
             self._hold_everybody(office.hold)
         await office.give_up(why)

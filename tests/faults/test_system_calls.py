@@ -21,6 +21,8 @@ BEGINNING = {"pwrite64": (2, 9, 23), "fdatasync": (2, 4), "ftruncate": (1,)}
 """Calls with which the database is made, and the tables in it."""
 SENDING = {"pwrite64": (*range(40, 75, 5), 90, 120), "fdatasync": (6, 8, 9, 12), "write": (2, 5)}
 """Calls of a send and of a checkpoint: of the log, of the database, and of the answer."""
+CHANGING = ("openat", "fcntl", "pwrite64", "fdatasync", "ftruncate", "unlink", "write")
+"""Calls that change a file, its locks or what others see of it."""
 POINTS = [
     (call, at) for calls in (BEGINNING, SENDING) for call, all_ in calls.items() for at in all_
 ]
@@ -67,6 +69,54 @@ def test_a_kill_at_any_system_call_loses_nothing_that_was_accepted(tmp_path, unm
     found = stored(path)
     assert told <= found
     assert len(found - told) <= 1  # one may be there that nobody was told of
+
+
+def calls_of_each_send(path: Path) -> list[list[tuple[str, int]]]:
+    """Return for each send its calls that change a file or tell somebody.
+
+    A call is its name and how many of that name there have been by then.
+    """
+    log = path.with_suffix(".log")
+    strace = ["strace", "-f", "-o", str(log), f"--trace={','.join(CHANGING)}"]
+    command = [sys.executable, accepting.__file__, str(path), str(MESSAGES)]
+    subprocess.run([*strace, *command], check=True, capture_output=True, timeout=60)
+    counts = dict.fromkeys(CHANGING, 0)
+    sends: list[list[tuple[str, int]]] = [[]]
+    for line in log.read_text().splitlines():
+        call = re.match(r"\d+ +(\w+)\(", line)
+        if call is None:  # the second half of a call that was interrupted by another thread's
+            continue
+        counts[call[1]] += 1
+        sends[-1].append((call[1], counts[call[1]]))
+        if 'write(1, "ACK ' in line:
+            sends.append([])
+    assert len(sends) == MESSAGES + 1
+    return sends[:MESSAGES]
+
+
+@pytest.mark.fault("F1")
+@pytest.mark.timeout(240)
+def test_a_kill_at_each_system_call_of_two_sends_and_a_checkpoint_loses_nothing(
+    tmp_path, unmeasured
+):
+    sends = calls_of_each_send(tmp_path / "first.db")
+    flushes = [sum(name == "fdatasync" for name, _ in calls) for calls in sends]
+    plain = next(n for n in range(3, MESSAGES) if flushes[n] == 1)
+    copies = next(n for n in range(3, MESSAGES) if flushes[n] > 1)  # of the log into the database
+    calls = sends[plain] + sends[copies]
+    assert {"pwrite64", "write", "fcntl"} <= {name for name, _ in calls}
+    cut_short = 0
+    for number, (call, at) in enumerate(calls):
+        path = tmp_path / f"{number}.db"
+        _, told, _ = accept_with(path, f"{call}:signal=SIGKILL:when={at}")
+        found = stored(path)
+        assert told <= found, (call, at)
+        assert len(found - told) <= 1, (call, at)
+        cut_short += len(told) in (plain, copies)
+        for each in tmp_path.glob(f"{number}.db*"):
+            each.unlink()
+    print(f"killed at each of {len(calls)} calls of a send and of one with a checkpoint")
+    assert cut_short > len(calls) / 2  # two runs may differ by a call or two
 
 
 @pytest.mark.parametrize(

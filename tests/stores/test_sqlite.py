@@ -318,7 +318,7 @@ async def test_a_succeeded_leader_can_write_no_more(path):
     async with SqliteStore(path) as old, SqliteStore(path) as new:
         assert await old.take_office(LEADER, now=0.0) < await new.take_office(LEADER, now=0.0)
         told = asyncio.Event()
-        old.commits.fenced = told.set
+        old.commits.fenced = lambda _why: told.set()
         for write in (
             accepting(old),
             old.save_peer(Peer(id=BOB, name="bob")),

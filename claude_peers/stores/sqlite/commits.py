@@ -6,7 +6,9 @@ resolves the callers, all at once. So a burst shares one fsync, a piece that fai
 alone, and a failed commit fails all of them. Nothing is ever reported before it is durable.
 
 Every transaction first reads the leadership row: a process that has been succeeded (it was
-stopped, its lock file was deleted) cannot write any more, whatever it believes.
+stopped, its lock file was deleted) cannot write any more, whatever it believes. It cannot either
+once its file is not the one others would open, or once the disk has failed: what the kernel has in
+memory may then differ from what is on the disk, and only who opens the file anew reads the latter.
 """
 
 import asyncio
@@ -21,6 +23,7 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from claude_peers.core.errors import ClaudePeersError, FencedError, StoreError
+from claude_peers.stores.sqlite import rescue
 from claude_peers.stores.sqlite.schema import migrate, recognise
 
 log = logging.getLogger(__name__)
@@ -47,7 +50,7 @@ class Commits:
 
     Attributes:
         epoch: the epoch this process leads in; 0 before it has taken office.
-        fenced: called on the event loop when another process turns out to lead.
+        fenced: called on the event loop, with why, when this process must not write any more.
     """
 
     def __init__(self, path: str, *, prepare: Piece) -> None:
@@ -59,7 +62,8 @@ class Commits:
         self._loop: asyncio.AbstractEventLoop
         self._closed = False
         self.epoch = 0
-        self.fenced: Callable[[], None] = lambda: None
+        self.fenced: Callable[[str], None] = lambda _why: None
+        self._file: tuple[int, int] | None = None
 
     async def __aenter__(self) -> Self:
         """Open the database and bring it to this version's schema."""
@@ -123,6 +127,7 @@ class Commits:
             db.execute("PRAGMA cache_size = -2048")
             migrate(db)
             self._prepare(db)
+            self._file = rescue.identity(self._path)
         except BaseException:
             db.close()
             raise
@@ -139,6 +144,8 @@ class Commits:
             with contextlib.suppress(sqlite3.Error):
                 db.execute("ROLLBACK")
             log.warning("a commit failed: %s", error)
+            if _of_the_disk(error):
+                self._tell(self.fenced, f"the disk failed: {error}")
             for work in batch:
                 work.error = translate(error)
 
@@ -146,13 +153,23 @@ class Commits:
         if self.epoch:
             (epoch,) = db.execute("SELECT epoch FROM leadership").fetchone()
             if epoch != self.epoch:
-                self._tell(self.fenced)
+                self._tell(self.fenced, "succeeded by another process")
+                raise FencedError
+            # Asked for each commit: it takes two microseconds, and what is accepted into a file
+            # without a name is gone with this process.
+            if rescue.identity(self._path) != self._file:
+                self._tell(self.fenced, rescue.save(db, self._path))
                 raise FencedError
 
     def _tell(self, call: Callable[..., None], *args: Any) -> None:
         # A loop that has ended has nobody left who waits.
         with contextlib.suppress(RuntimeError):
             self._loop.call_soon_threadsafe(call, *args)
+
+
+def _of_the_disk(error: Exception) -> bool:
+    code = getattr(error, "sqlite_errorcode", 0)
+    return isinstance(error, sqlite3.Error) and code & 0xFF == sqlite3.SQLITE_IOERR
 
 
 def _run_piece(db: sqlite3.Connection, work: _Work) -> None:
