@@ -1,13 +1,42 @@
 """Where a database's leader serves, recorded beside it for whoever looks on another port."""
 
 import os
+from typing import TYPE_CHECKING
 
-from claude_peers.core.errors import NoBrokerError
+from claude_peers.core.errors import NoBrokerError, StoreError
 from claude_peers.host import files, sockets
+
+if TYPE_CHECKING:
+    from filelock import FileLock
 
 LOCK = "broker.lock"
 """The lock that a leader holds, in the state folder."""
 _PORT = "broker.port"
+
+
+def lock(folder: str) -> "FileLock | None":
+    """Return the leader's lock in a state folder, acquired; None if another process holds it.
+
+    Raises:
+        StoreError: the folder cannot be locked, or is not private.
+    """
+    from filelock import FileLock, Timeout  # a follower never asks
+
+    files.private_folder(folder)
+    path = os.path.join(folder, LOCK)
+    files.private_file(path)
+    # Never a soft lock: it cannot tell a dead holder. Not per thread: the watchdog releases.
+    held = FileLock(path, blocking=False, thread_local=False, fallback_to_soft=False)
+    try:
+        held.acquire(blocking=False)
+    except Timeout:
+        return None
+    except OSError as error:
+        raise StoreError(
+            f"The folder {folder} cannot be locked: {error}",
+            "Put the database on a local disk with CLAUDE_PEERS_DB.",
+        ) from error
+    return held
 
 
 def note_port(folder: str, port: int) -> None:

@@ -12,14 +12,14 @@ import socket
 import sys
 from typing import Any
 
-from filelock import FileLock, Timeout
+from filelock import FileLock
 
 from claude_peers.broker.broker import Broker
-from claude_peers.core.errors import ClaudePeersError, StoreError
+from claude_peers.core.errors import ClaudePeersError
 from claude_peers.core.models import Process
 from claude_peers.gateway.app import App
 from claude_peers.gateway.server import Server
-from claude_peers.host import files, leading, processes
+from claude_peers.host import leading, processes
 from claude_peers.node import parts
 from claude_peers.node.watchdog import Watchdog
 from claude_peers.settings import Settings
@@ -72,7 +72,8 @@ class Office:
         Raises:
             StoreError: the database or its folder cannot be used.
         """
-        if not self._acquire():
+        self._lock = leading.lock(self._settings.state_folder)
+        if self._lock is None:
             return False
         try:
             store = await self._stack.enter_async_context(parts.store(self._settings))
@@ -119,25 +120,6 @@ class Office:
             self._rounds.cancel()
 
     # Taking office
-
-    def _acquire(self) -> bool:
-        files.private_folder(self._settings.state_folder)
-        path = os.path.join(self._settings.state_folder, leading.LOCK)
-        files.private_file(path)
-        # Never a soft lock: it cannot tell a dead holder. Not per thread: the watchdog releases.
-        self._lock = FileLock(path, blocking=False, thread_local=False, fallback_to_soft=False)
-        try:
-            self._lock.acquire(blocking=False)
-        except Timeout:
-            self._lock = None
-            return False
-        except OSError as error:
-            self._lock = None
-            raise StoreError(
-                f"The folder {self._settings.state_folder} cannot be locked: {error}",
-                "Put the database on a local disk with CLAUDE_PEERS_DB.",
-            ) from error
-        return True
 
     def _bind(self) -> bool:
         listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)

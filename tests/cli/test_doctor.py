@@ -1,7 +1,9 @@
 """What `doctor` finds: it names each accident, its remedy, and changes nothing."""
 
 import shutil
+import signal
 import socket
+import sys
 
 import pytest
 from faults import accidents
@@ -89,6 +91,18 @@ def test_a_stranger_on_the_port_is_told(cli, machine):
         found = checks(cli("doctor", "--json"))
     assert not found["broker"]["ok"]
     assert found["broker"]["remedy"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
+def test_a_stopped_broker_is_told_as_one(cli, machine):
+    node = machine.serve()
+    node.send_signal(signal.SIGSTOP)
+    try:
+        found = checks(cli("doctor", "--json"))["broker"]
+    finally:
+        node.send_signal(signal.SIGCONT)
+    assert found["fact"].endswith(f"is stopped (pid {node.pid})")
+    assert f"kill -CONT {node.pid}" in found["remedy"]
 
 
 def test_a_full_disk_is_told(cli, machine, monkeypatch):

@@ -289,7 +289,7 @@ async def test_a_damaged_database_is_explained_until_it_is_moved(join, database,
     member = join()
 
     problem = await member.trouble()
-    with pytest.raises(StoreError, match="Move the file away"):
+    with pytest.raises(StoreError, match="claude-peers salvage"):
         await member.ask("/list-peers", scope="machine")
     database.unlink()
 
@@ -324,7 +324,7 @@ class Wire:
     def __init__(self) -> None:
         self.closed = False
 
-    def close(self) -> None:
+    def abort(self) -> None:
         self.closed = True
 
 

@@ -93,7 +93,7 @@ async def test_a_folder_that_cannot_be_locked_is_refused_with_the_remedy(office,
     def refuse(*_: object, **__: object) -> None:
         raise OSError(errno.ENOLCK, "No locks available")
 
-    monkeypatch.setattr(leader.FileLock, "acquire", refuse)
+    monkeypatch.setattr(FileLock, "acquire", refuse)
 
     with pytest.raises(StoreError, match=r"No locks available.*CLAUDE_PEERS_DB"):
         await office().take()
@@ -102,7 +102,7 @@ async def test_a_folder_that_cannot_be_locked_is_refused_with_the_remedy(office,
 async def test_a_damaged_database_is_refused_and_frees_the_lock(office, chosen, database, lock):
     database.write_bytes(b"no database at all" * 500)
 
-    with pytest.raises(StoreError, match="Move the file away"):
+    with pytest.raises(StoreError, match="claude-peers salvage"):
         await office().take()
 
     assert not files.is_locked(str(lock))

@@ -176,7 +176,7 @@ def test_an_agent_is_told_who_has_the_port_and_works_once_it_is_free(machine: Ma
 @pytest.mark.processes
 @pytest.mark.xdist_group("processes")
 @pytest.mark.parametrize(
-    ("content", "remedy"), [(b"garbage" * 999, "Move the file away"), (None, "CLAUDE_PEERS_DB")]
+    ("content", "remedy"), [(b"garbage" * 999, "claude-peers salvage"), (None, "CLAUDE_PEERS_DB")]
 )
 def test_an_agent_is_told_what_is_wrong_with_the_database(machine: Machine, content, remedy):
     path = machine.database

@@ -387,7 +387,7 @@ async def test_a_file_that_is_no_database_is_refused_and_kept(tmp_path, content)
     file = tmp_path / "mail.db"
     file.write_bytes(content)
     error = await refused(str(file))
-    assert "Move the file away" in error.remedy
+    assert "claude-peers salvage" in error.remedy
     assert file.read_bytes() == content
 
 
@@ -473,7 +473,7 @@ async def test_who_waits_for_a_lock_does_not_hold_up_the_event_loop(path):
         (sqlite3.OperationalError("database or disk is full"), "Free some space"),
         (sqlite3.OperationalError("attempt to write a readonly database"), "writable"),
         (OSError("unable to open"), "writable"),
-        (sqlite3.DatabaseError("database disk image is malformed"), "Move the file away"),
+        (sqlite3.DatabaseError("database disk image is malformed"), "claude-peers salvage"),
         (sqlite3.OperationalError("disk I/O error"), "Look at the disk"),
     ],
     ids=str,

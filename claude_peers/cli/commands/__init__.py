@@ -26,6 +26,7 @@ class Command:
 COMMANDS: tuple[Command, ...] = (
     Command("demo", "demo", "See it work: three sessions, a crash, nothing lost."),
     Command("doctor", "doctor", "Try out what is needed, and tell what is wrong."),
+    Command("salvage", "salvage", "Replace a damaged database by what can be read of it."),
     Command("status", "status", "Who leads, who is there, is every message accounted for."),
     Command("peers", "peers [--all]", "List the peers of this machine."),
     Command("send", "send PEER MESSAGE...", "Send a message; `-` reads it from stdin."),

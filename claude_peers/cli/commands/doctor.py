@@ -17,7 +17,7 @@ from claude_peers import settings
 from claude_peers.cli import output, variables
 from claude_peers.cli.reach import Broker
 from claude_peers.core.errors import ClaudePeersError, NoBrokerError
-from claude_peers.host import files
+from claude_peers.host import files, processes, sockets
 from claude_peers.settings import Settings
 
 ROOM = 64 * 1024 * 1024
@@ -94,7 +94,6 @@ def _disk(chosen: Settings) -> tuple[str, str]:
 
 
 def _broker(chosen: Settings) -> tuple[str, str]:
-    del chosen
     try:
         with Broker() as broker:
             if not broker.ours:
@@ -104,11 +103,21 @@ def _broker(chosen: Settings) -> tuple[str, str]:
     except NoBrokerError as error:
         if isinstance(error.__cause__, ConnectionRefusedError):
             return "none is running; the next agent's session, or `claude-peers serve`, is it", ""
+        if pids := _stopped(chosen.broker_port):
+            return (
+                f"whoever listens on port {chosen.broker_port} is stopped (pid {pids})",
+                f"Wake it with `kill -CONT {pids}`, or end it.",
+            )
         raise
     if not ledger["balanced"]:
         return "messages are missing", "Please report it; `claude-peers export` keeps the rest."
     leads = f"pid {told.get('pid')} leads in epoch {told.get('epoch')} on {broker.url}"
     return f"{leads}, has proved itself, and misses no message", ""
+
+
+def _stopped(port: int) -> str:
+    """Return the pids that listen there and are suspended, as words of a command line."""
+    return " ".join(str(pid) for pid in sockets.listener_pids(port) if processes.is_stopped(pid))
 
 
 TRIALS: dict[str, Callable[[Settings], tuple[str, str]]] = {

@@ -210,7 +210,7 @@ def translate(error: Exception) -> Exception:
     elif "readonly" in text or "unable to open" in text:
         remedy = "Make its folder writable for you, or choose another with CLAUDE_PEERS_DB."
     elif "not a database" in text or "malformed" in text:
-        remedy = "Move the file away, or choose another with CLAUDE_PEERS_DB."
+        remedy = "Run `claude-peers salvage`, or choose another with CLAUDE_PEERS_DB."
     else:
         remedy = "Look at the disk and at the log, then try again."
     return StoreError(f"The database failed: {text}", remedy, retry_after=1.0)

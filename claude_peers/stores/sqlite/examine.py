@@ -16,6 +16,7 @@ from claude_peers.stores.sqlite.schema import recognise
 
 WAIT = 1.0
 """Seconds to wait for another program's lock: brokers hold theirs for milliseconds."""
+DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,10 +26,12 @@ class Condition:
     Attributes:
         fact: in one sentence.
         remedy: what to do; empty if all is well.
+        damaged: whether it is a file of ours whose content cannot be relied on.
     """
 
     fact: str
     remedy: str = ""
+    damaged: bool = False
 
 
 def examine(path: str) -> Condition:
@@ -43,7 +46,8 @@ def examine(path: str) -> Condition:
     except (sqlite3.Error, StoreError) as error:
         told = translate(error)
         assert isinstance(told, StoreError)  # noqa: S101 - what an error of SQLite becomes
-        return Condition(f"{path} cannot be used: {told.fact}", told.remedy or "")
+        damaged = getattr(error, "sqlite_errorcode", 0) & 0xFF in DAMAGED
+        return Condition(f"{path} cannot be used: {told.fact}", told.remedy or "", damaged)
 
 
 def _open(path: str) -> sqlite3.Connection:
@@ -59,11 +63,7 @@ def _condition(db: sqlite3.Connection, path: str) -> Condition:
     tables = recognise(db)
     (found,) = db.execute("PRAGMA quick_check(1)").fetchone()
     if found != "ok":
-        return Condition(
-            f"{path} is damaged: {found}",
-            "End all sessions, move the file away, and start again; "
-            f"`sqlite3 {path} .recover` shows what can still be read.",
-        )
+        return Condition(f"{path} is damaged: {found}", "Run `claude-peers salvage`.", damaged=True)
     db.execute("BEGIN IMMEDIATE")  # can it be written, and does nobody hold it
     db.execute("ROLLBACK")
     if "leadership" not in tables:
