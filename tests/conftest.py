@@ -1,11 +1,13 @@
 """Fixtures every folder of tests may use."""
 
+import functools
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+from support import figures
 from support.machine import Machine
 
 # How fast examples are made is the machine's matter: on a fresh checkout the first takes seconds.
@@ -16,6 +18,12 @@ settings.load_profile("anywhere")
 @pytest.fixture
 def anyio_backend() -> str:
     return "asyncio"
+
+
+@pytest.fixture
+def tell(request: pytest.FixtureRequest) -> Callable[[str], None]:
+    """Print what a test counted; see `support.figures`."""
+    return functools.partial(figures.tell, request.node.nodeid)
 
 
 @pytest.fixture

@@ -65,17 +65,17 @@ def after(files: power.Files, folder: Path) -> tuple[set[int], bool]:
 
 
 @pytest.mark.fault("F1")
-def test_a_power_cut_loses_nothing_that_was_accepted(traced, tmp_path):
+def test_a_power_cut_loses_nothing_that_was_accepted(traced, tmp_path, tell):
     events = traced()
     assert sum(isinstance(event, power.Ack) for event in events) == MESSAGES
     made, lost, broken = damage(events, tmp_path / "found")
-    print(f"{made} cuts, {lost} lost an accepted message, {broken} broke the database")
+    tell(f"{made} cuts, {lost} lost an accepted message, {broken} broke the database")
     assert made > MESSAGES
     assert (lost, broken) == (0, 0)
 
 
 @pytest.mark.fault("F1")
-def test_the_replayer_sees_what_a_laxer_database_loses(traced, tmp_path):
+def test_the_replayer_sees_what_a_laxer_database_loses(traced, tmp_path, tell):
     made, lost, _ = damage(traced("NORMAL"), tmp_path / "found")
-    print(f"{made} cuts, {lost} lost an accepted message")
+    tell(f"with synchronous=NORMAL {lost} of {made} cuts lose an accepted message")
     assert lost > made // 10

@@ -97,7 +97,7 @@ def calls_of_each_send(path: Path) -> list[list[tuple[str, int]]]:
 @pytest.mark.fault("F1")
 @pytest.mark.timeout(240)
 def test_a_kill_at_each_system_call_of_two_sends_and_a_checkpoint_loses_nothing(
-    tmp_path, unmeasured
+    tmp_path, unmeasured, tell
 ):
     sends = calls_of_each_send(tmp_path / "first.db")
     flushes = [sum(name == "fdatasync" for name, _ in calls) for calls in sends]
@@ -115,7 +115,7 @@ def test_a_kill_at_each_system_call_of_two_sends_and_a_checkpoint_loses_nothing(
         cut_short += len(told) in (plain, copies)
         for each in tmp_path.glob(f"{number}.db*"):
             each.unlink()
-    print(f"killed at each of {len(calls)} calls of a send and of one with a checkpoint")
+    tell(f"killed at each of {len(calls)} calls of a send and of one with a checkpoint: 0 lost")
     assert cut_short > len(calls) / 2  # two runs may differ by a call or two
 
 
