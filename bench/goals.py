@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio, os, random, signal
 
+import hosts
 from floors import ECHO
 from procs import descend, gone, kill, mem_mb, now, wakeups
 from results import R, fmt, q
@@ -16,7 +17,11 @@ from rig import IMPLS, OPT, Impl, Inst, Session, Stream, calm, drain, until
 ASYNCIO = "asyncio echo (json, asyncio)"
 ROLES = ("follower", "standby", "leader")
 SESSIONS, CROWD = 10, 30
+MOST_P99 = 100
 KILLS = 5
+BROKER = "broker: kill to the next answer on the port"
+SENDER = "sender: kill to the next answered call"
+RECEIVER = "receiver: kill to the next message"
 
 
 # ---------------------------------------------------------------- start to the answer to initialize
@@ -143,8 +148,21 @@ async def m_push():
 
 
 # ---------------------------------------------------------------- takeover
-async def takeover(inst, rate=50):
-    """Kill the port's owner under load. Gaps count from the kill, to a message sent right after it."""
+async def answering(inst):
+    """Ask on new connections until somebody answers; return the moment."""
+    while True:
+        try:
+            await inst.get("/health", 0.5)
+            return now()
+        except (OSError, asyncio.TimeoutError, asyncio.IncompleteReadError, ValueError):
+            await asyncio.sleep(0.002)
+
+
+async def takeover(inst, rate=50, ask=False):
+    """Kill the port's owner under load. Gaps count from the kill, to a message sent right after it.
+
+    With `ask`, a stranger asks the port as well, which costs both a little.
+    """
     own = inst.owners()
     rest = [s for s in inst.sessions if s.alive() and not descend(s.p.pid) & own]
     a, b = random.sample(rest, 2)
@@ -165,6 +183,7 @@ async def takeover(inst, rate=50):
         kill(p, signal.SIGKILL)
     probe = st.n
     st.send()
+    broker = asyncio.create_task(asyncio.wait_for(answering(inst), 8)) if ask else None
     ok = await until(lambda: probe in st.got and probe in st.resp, 8, 0.005)
     await asyncio.sleep(0.5)
     stop.set()
@@ -174,7 +193,9 @@ async def takeover(inst, rate=50):
     answered = [r[0] for k, r in st.resp.items() if k >= probe and r[1]]
     arrived = sorted(t for v in st.got.values() for t in v)
     silent = [y - x for x, y in zip(arrived, arrived[1:]) if y > tf]
+    asked = (await asyncio.gather(broker, return_exceptions=True))[0] if broker else None
     return {
+        "broker": 1000 * (asked - tf) if isinstance(asked, float) else None,
         "sender": 1000 * (min(answered) - tf) if answered else None,
         "receiver": 1000 * (st.got[probe][0] - tf) if probe in st.got else None,
         "silence": 1000 * max(silent) if silent else None,
@@ -189,13 +210,17 @@ async def m_takeover():
 
 
 async def m_crowd():
-    """The same among ten sessions and among thirty, to be compared."""
+    """The same among ten sessions and among thirty, to be compared; the broker is asked, too."""
     for count in (SESSIONS, CROWD):
-        await takeovers("crowd", count)
+        await takeovers("crowd", count, ask=True)
 
 
-async def takeovers(table, count):
-    M = f"{table}: takeover after SIGKILL ({count} sessions, 50 messages/s)"
+def crowd(count, table="crowd"):
+    return f"{table}: takeover after SIGKILL ({count} sessions, 50 messages/s)"
+
+
+async def takeovers(table, count, ask=False):
+    M = crowd(count, table)
     for rep in range(2 if OPT.quick else OPT.reps):
         for impl in IMPLS:
             inst = Inst(impl)
@@ -204,9 +229,11 @@ async def takeovers(table, count):
                 await inst.settle(1.5)
                 for _ in range(KILLS):
                     await calm()
-                    r = await takeover(inst)
-                    R.add(M, "sender: kill to the next answered call", "ms", impl.name, r["sender"])
-                    R.add(M, "receiver: kill to the next message", "ms", impl.name, r["receiver"])
+                    r = await takeover(inst, ask=ask)
+                    if ask:
+                        R.add(M, BROKER, "ms", impl.name, r["broker"])
+                    R.add(M, SENDER, "ms", impl.name, r["sender"])
+                    R.add(M, RECEIVER, "ms", impl.name, r["receiver"])
                     R.add(M, "receiver: longest silence", "ms", impl.name, r["silence"])
                     R.add(
                         M,
@@ -228,10 +255,10 @@ async def takeovers(table, count):
 
 
 # ---------------------------------------------------------------- the table
-def values(metric, name):
+def values(metric, name, table="goals"):
     """What was measured, and whether a round had nothing to measure (no recovery, no exit)."""
     for (m, k), row in R.rows.items():
-        if m.startswith("goals") and k == metric:
+        if m.startswith(table) and k == metric:
             return [v for v in row["values"].get(name, []) if v is not None], None in row[
                 "values"
             ].get(name, [])
@@ -244,12 +271,17 @@ def paired(metric, name, floor):
     return R.ratio(row["values"], floor, name) if row else None
 
 
+def med(metric, who, table="goals"):
+    return R.med(values(metric, who, table)[0])
+
+
+def top(metric, who, table="goals"):
+    found, none = values(metric, who, table)
+    return None if none else max(found, default=None)
+
+
 def figures(name, floor):
     """Rows of (goal, unit, measured, floor, ratio, whether it is met or None for no goal)."""
-    med = lambda metric, who: R.med(values(metric, who)[0])
-    top = lambda metric, who: (
-        None if values(metric, who)[1] else max(values(metric, who)[0], default=None)
-    )
 
     def times(goal, unit, most, metric, *, of=med, beside=floor, ratio=None):
         got, base = of(metric, name), of(metric, beside)
@@ -291,8 +323,8 @@ def figures(name, floor):
     )
     yield times("push p99 (no goal)", "ms", None, "p99 (pooled)")
     for side, metric in (
-        ("sender", "sender: kill to the next answered call"),
-        ("receiver", "receiver: kill to the next message"),
+        ("sender", SENDER),
+        ("receiver", RECEIVER),
     ):
         yield times(f"takeover, {side}, median <= 1.2x", "ms", 1.2, metric)
         yield times(f"takeover, {side}, maximum <= 2x", "ms", 2.0, metric, of=top)
@@ -309,12 +341,43 @@ def figures(name, floor):
         )
 
 
+def crowd_figures(name, floor):
+    """The same rows for the take-over in a crowd: beside the floor, and beside ten sessions."""
+    for count in (SESSIONS, CROWD):
+        for side, metric in (("broker", BROKER), ("sender", SENDER)):
+            for word, most, of in (("median", 1.2, med), ("maximum", 2.0, top)):
+                got, base = (of(metric, who, crowd(count)) for who in (name, floor))
+                ratio = got / base if got is not None and base else None
+                goal = f"takeover of {count}, {side}, {word} <= {most:g}x the floor's"
+                yield goal, "ms", got, base, ratio, ratio is not None and ratio <= most
+    for side, metric in (("broker", BROKER), ("sender", SENDER)):
+        for word, of in (("median", med), ("maximum", top)):
+            got, base = (of(metric, name, crowd(count)) for count in (CROWD, SESSIONS))
+            ratio = got / base if got is not None and base else None
+            goal = f"takeover of {CROWD}, {side}, {word} <= 2x that of {SESSIONS} (in the floor's column)"
+            yield goal, "ms", got, base, ratio, ratio is not None and ratio <= 2
+
+
+def host_figures(name, _floor):
+    """The same rows for the leader's own tools; the idle broker stands in the floor's column."""
+    for tool in (*hosts.TOOLS, "all four"):
+        got, base = (
+            med(f"{tool}: p99", name, hosts.table(where)) for where in (hosts.CROWDED, hosts.IDLE)
+        )
+        ratio = got / base if got is not None and base else None
+        goal = f"host, {tool}, p99 <= {MOST_P99} ms (idle broker in the floor's column)"
+        yield goal, "ms", got, base, ratio, got is not None and got <= MOST_P99
+
+
 def goals_table():
     """One table for each implementation but the floor, with what was measured."""
     out = []
-    for impl in IMPLS[1:]:
+    for impl in IMPLS[1:] or IMPLS:
         rows = [
-            r for r in figures(impl.name, IMPLS[0].name) if r[2] is not None or r[3] is not None
+            r
+            for told in (figures, crowd_figures, host_figures)
+            for r in told(impl.name, IMPLS[0].name)
+            if r[2] is not None or r[3] is not None
         ]
         if not rows:
             continue

@@ -2,7 +2,9 @@
 """peerbench: paired measurements of claude-peers beside a floor (Linux, Python 3.11+, stdlib only).
 
 usage: peerbench.py MEASURE [MEASURE...] [--config FILE] [--only a,b] [--json FILE] [--netns] [--quick]
-measures: goals (= initialize roles push takeover), crowd floor startup herd idle latency http stored aged failover fanout, all
+       peerbench.py chaos [--seconds 600] [--seed N] | soak [--seconds 3600]
+measures: goals (= initialize roles push takeover), crowd host chaos soak
+          floor startup herd idle latency http stored aged failover fanout, all (but chaos and soak)
 Implementations come from a TOML file (ours.toml explains it). Rounds are interleaved over the
 implementations; a ratio is the median of the per-round ratios against the first one named.
 """
@@ -11,7 +13,7 @@ from __future__ import annotations
 
 import argparse, asyncio, fcntl, json, os, shutil, signal, socket, struct, subprocess, sys, time, tomllib
 
-import brokers, floors, goals, sessions
+import brokers, drills, floors, goals, hosts, sessions
 from procs import KNOWN, LIBC, RUN, busy_s, kill, now, own_s, pids_of, reap
 from results import R
 from rig import HERE, IMPLS, NOISY, OPT, SCRATCH, Impl
@@ -23,6 +25,7 @@ MEASURES = {  # and the seconds each may take
     "push": (goals.m_push, 300),
     "takeover": (goals.m_takeover, 900),
     "crowd": (goals.m_crowd, 1800),
+    "host": (hosts.m_host, 900),
     "floor": (floors.m_floor, 240),
     "startup": (sessions.m_startup, 600),
     "herd": (sessions.m_herd, 300),
@@ -33,6 +36,10 @@ MEASURES = {  # and the seconds each may take
     "aged": (brokers.m_aged, 600),
     "failover": (sessions.m_failover, 1500),
     "fanout": (brokers.m_fanout, 240),
+}
+DRILLS = {  # only where they are asked for by name
+    "chaos": (drills.m_chaos, 7200),
+    "soak": (drills.m_soak, 7200),
 }
 
 
@@ -71,7 +78,7 @@ async def main():
         "seconds": {},
     }
     for name in OPT.measures:
-        fn, limit = MEASURES[name]
+        fn, limit = (MEASURES | DRILLS)[name]
         t, b0, o0 = now(), busy_s(), own_s()
         NOISY[0] = 0
         print(f"== {name} (limit {limit} s)", flush=True)
@@ -122,7 +129,9 @@ def options():
     ap = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    ap.add_argument("measures", nargs="+", choices=["goals", *MEASURES, "all"], metavar="MEASURE")
+    ap.add_argument(
+        "measures", nargs="+", choices=["goals", *MEASURES, *DRILLS, "all"], metavar="MEASURE"
+    )
     ap.add_argument("--config", default=os.path.join(HERE, "ours.toml"))
     ap.add_argument(
         "--only",
@@ -142,6 +151,12 @@ def options():
         default=3.0,
         help="seconds to wait, before each turn, for the machine to be quiet",
     )
+    ap.add_argument(
+        "--seconds",
+        type=float,
+        help="of chaos (default 600), or worth of traffic in soak (default 3600)",
+    )
+    ap.add_argument("--seed", type=int, help="repeats the choices of chaos")
     ap.add_argument("--quick", action="store_true")
     ap.add_argument("--debug", action="store_true")
     OPT.__dict__.update(vars(ap.parse_args()))

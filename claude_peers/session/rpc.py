@@ -20,6 +20,7 @@ from typing import Any, Final
 from claude_peers.core.errors import BadRequestError, ClaudePeersError
 from claude_peers.session.handshake import METHOD_NOT_FOUND, usable_id
 from claude_peers.session.late import Key, Late, spellings
+from claude_peers.session.lines import LONGEST
 from claude_peers.wire.codec import dumps, loads
 
 PARSE_ERROR: Final = -32700
@@ -103,9 +104,11 @@ def refusal(code: int, message: str, request_id: Key | None = None) -> dict[str,
     return {"jsonrpc": "2.0", "id": request_id, "error": {"code": code, "message": message}}
 
 
-def oversized() -> dict[str, Any]:
+def oversized(request_id: Key | None) -> dict[str, Any]:
     """Return the answer to a line that was too long to be read."""
-    return refusal(PARSE_ERROR, "Parse error: the line is too long")
+    remedy = "Put the long part in a file and send its path."
+    code = PARSE_ERROR if request_id is None else INVALID_PARAMS
+    return refusal(code, f"The line has more than {LONGEST} bytes. {remedy}", request_id)
 
 
 class Dispatcher:

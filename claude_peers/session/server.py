@@ -106,7 +106,7 @@ class Session:
             fd_in,
             face.feed,
             ended=self.ended.set,
-            oversized=lambda: _done(output.write(dumps(oversized()))),
+            oversized=lambda line: _done(output.write(dumps(oversized(line.request_id)))),
             paused=lambda: bool(face.paused),
             initial=early.rest,
         )

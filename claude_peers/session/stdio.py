@@ -16,7 +16,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
 
-from claude_peers.session.lines import Splitter
+from claude_peers.session.lines import Discarded, Splitter
 
 CHUNK: Final = 256 * 1024
 DROP_LINES: Final = 256
@@ -67,7 +67,7 @@ class Input:
         fd: what to read; it stays open.
         receive: is given each line.
         ended: is called once, at the end of the input or when it broke.
-        oversized: is called for each line that was too long.
+        oversized: is given what is left of each line that was too long.
         paused: asked before each line; once true, nothing is read until `resume` is called.
         initial: what has been read already.
     """
@@ -78,7 +78,7 @@ class Input:
         receive: Callable[[bytes], None],
         *,
         ended: Callable[[], None],
-        oversized: Callable[[], None] = lambda: None,
+        oversized: Callable[[Discarded], None] = lambda _line: None,
         paused: Callable[[], bool] = lambda: False,
         initial: bytes = b"",
     ) -> None:
@@ -122,8 +122,7 @@ class Input:
             while self._splitter.lines and not self._paused() and not self._closed:
                 self._receive(self._splitter.lines.popleft())
             while self._splitter.oversized and not self._closed:
-                self._splitter.oversized -= 1
-                self._oversized()
+                self._oversized(self._splitter.oversized.popleft())
         finally:
             self._taking = False
         if self._splitter.lines or self._closed:

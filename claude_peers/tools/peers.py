@@ -37,12 +37,11 @@ async def list_peers(member: Member, scope: Scope = "machine") -> str:
             f"No other peers found (scope: {scope}).\n"
             "Another agent session with claude-peers on this machine will show up here."
         )
-    texts = [render.peer(view) for view in found]
-    count = render.fitting(texts)
-    listed = "\n\n".join(texts[:count])
+    shown = render.page_of(render.peer(view) for view in found)
+    listed = "\n\n".join(shown)
     text = f"Found {len(found)} peer(s) (scope: {scope}):\n\n{listed}"
-    if count < len(found):
-        text += f"\n\n{len(found) - count} more are not shown: use a narrower scope."
+    if len(shown) < len(found):
+        text += f"\n\n{len(found) - len(shown)} more are not shown: use a narrower scope."
     return text
 
 

@@ -1,6 +1,6 @@
 """The text an agent reads about peers and messages; all of it is other agents' word."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Any
 
 from claude_peers.core.limits import NAME, PATH, SUMMARY
@@ -12,15 +12,21 @@ PAGE_SIZE = 38_000
 """Characters of one result: clients put longer ones into a file."""
 
 
-def fitting(texts: Sequence[str]) -> int:
-    """Return how many of the texts make a page; the first is on it whatever its length."""
-    size, count = 0, 0
+def page_of(texts: Iterable[str]) -> list[str]:
+    """Return the texts that make a page, and ask for no more; the first is on it at any length."""
+    page: list[str] = []
+    size = 0
     for text in texts:
         size += len(text) + 10
-        if count and size > PAGE_SIZE:
+        if page and size > PAGE_SIZE:
             break
-        count += 1
-    return count
+        page.append(text)
+    return page
+
+
+def fitting(texts: Iterable[str]) -> int:
+    """Return how many of the texts make a page."""
+    return len(page_of(texts))
 
 
 def peer(view: dict[str, Any]) -> str:

@@ -380,8 +380,12 @@ async def test_closing_stops_what_does_not_end(client):
     assert not client.dispatcher._running
 
 
-def test_a_line_too_long_to_read_is_a_parse_error():
-    assert rpc.oversized()["error"]["code"] == -32700
+def test_a_line_too_long_to_read_is_answered_with_the_remedy():
+    unknown, known = rpc.oversized(None), rpc.oversized("a")
+
+    assert (unknown["id"], unknown["error"]["code"]) == (None, -32700)
+    assert (known["id"], known["error"]["code"]) == ("a", -32602)
+    assert "Put the long part in a file" in known["error"]["message"]
 
 
 # What the methods themselves add; that both faces agree on them is tests/session/test_oracle.py.

@@ -40,7 +40,33 @@ def test_a_line_that_is_too_long_is_thrown_away_while_it_comes():
         splitter.feed(chunk)
         assert len(splitter._rest) <= 4
     assert [*splitter.lines] == [b"ok", b"abcd"]
-    assert splitter.oversized == 2
+    assert [line.head + b"..." + line.tail for line in splitter.oversized] == [
+        b"abcde...abcde" + b"fgh" * 9 + b"i",
+        b"long!...long!!",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("line", "request_id"),
+    [
+        (b'{"jsonrpc": "2.0", "id": 7, "method": "m", "params": {"x": "LONG"}}', 7),
+        (b'{"id":"a-b","jsonrpc":"2.0","method":"m","params":{"x":"LONG"}}', "a-b"),
+        (b'{"method":"m","params":{"x":"LONG"},"jsonrpc":"2.0","id":-8}\r', -8),
+        (b'{"method":"m","params":{"x":"LONG"},"id":9,"jsonrpc":"2.0"} ', 9),
+        (b'{"method":"m","params":{"id":1,"x":"LONG"},"jsonrpc":"2.0"}', None),
+        (b'{"method":"m","params":{"x":"LONG","id":1}}', None),
+        (b'{"method":"m","params":{"x":"LONG \\"id\\":1}"}}', None),
+        (b'{"method":"m","params":{"x":"LONG"},"id":null}', None),
+        (b"LONG", None),
+    ],
+)
+def test_a_line_that_is_too_long_still_tells_which_request_it_was(line, request_id):
+    splitter = Splitter(longest=200)
+    for byte in line.replace(b"LONG", b"x" * 2000) + b"\n":
+        splitter.feed(bytes([byte]))
+    (discarded,) = splitter.oversized
+    assert discarded.request_id == request_id
+    assert len(discarded.head + discarded.tail) <= 2 * lines.EDGE
 
 
 def test_a_long_line_at_the_end_leaves_nothing():
@@ -68,7 +94,7 @@ class Reader:
     """An `Input` and what it said."""
 
     def __init__(self, fd, **more):
-        self.lines, self.oversized, self.stop_at = [], 0, None
+        self.lines, self.oversized, self.stop_at = [], [], None
         self.changed, self.over = asyncio.Event(), asyncio.Event()
         self.input = Input(
             fd,
@@ -83,8 +109,8 @@ class Reader:
         self.lines.append(line)
         self.changed.set()
 
-    def long(self):
-        self.oversized += 1
+    def long(self, line):
+        self.oversized.append(line)
         self.changed.set()
 
     def end(self):
@@ -207,7 +233,7 @@ async def test_a_line_over_the_limit_is_reported_and_the_next_one_read(monkeypat
     os.write(writing, b"x" * 50 + b"\nok\n")
     await reader.until(lambda: reader.lines and reader.oversized)
     assert reader.lines == [b"ok"]
-    assert reader.oversized == 1
+    assert len(reader.oversized) == 1
     reader.input.close()
     os.close(reading)
     os.close(writing)

@@ -1,16 +1,30 @@
 """Steady traffic between sessions, and who led meanwhile."""
 
+import http.client
+import json
 import re
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
-from support import http
 from support.mcp import Session
 from support.waiting import eventually
 
-MARK = re.compile(r"\bmail-[0-9a-z]+-\d{5}\b")
+MARK = re.compile(r"\bmail-[0-9a-z]+-\d{5,}\b")
+HEAD = re.compile(r"^(?=From \w)", re.MULTILINE)
+"""Where the frame of a message begins in a tool's result."""
+AGAIN = "· redelivered, offered"
+"""How the head of a message that may have been seen before says so."""
+
+
+class Offer(NamedTuple):
+    """A marked text as a session was shown it, and whether that said it may not be the first."""
+
+    text: str
+    again: bool
 
 
 class Traffic:
@@ -64,46 +78,108 @@ class Reader:
     """Calls check_messages over and over.
 
     Attributes:
-        texts: what it was shown, in order.
+        offers: what it was shown, in order.
     """
 
     def __init__(self, session: Session) -> None:
-        self.texts: list[str] = []
+        self.offers: list[Offer] = []
         self._session = session
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
     def stop(self) -> list[str]:
-        """Read what is left and return everything."""
+        """Read what is left and return the texts of everything."""
         self._end.set()
         self._thread.join(30)
-        self.texts += read_all(self._session)
-        return self.texts
+        self.offers += rest_of(self._session)
+        return [offer.text for offer in self.offers]
 
     def _run(self) -> None:
         while not self._end.wait(0.01):
-            self.texts += _marks(self._session.call("check_messages")[0])
+            self.offers += _page(self._session)
+
+
+def offers_in(text: str) -> list[Offer]:
+    """Return the messages in a tool's result."""
+    blocks = HEAD.split(text)
+    return [Offer(mark, AGAIN in block) for block in blocks for mark in _marks(block)]
+
+
+def rest_of(session: Session) -> list[Offer]:
+    """Return all unread messages, as check_messages shows them."""
+    offers: list[Offer] = []
+    while found := _page(session):
+        offers += found
+    return offers
 
 
 def read_all(session: Session) -> list[str]:
     """Return the marked texts of all unread messages, as check_messages shows them."""
-    texts: list[str] = []
-    while found := _marks(session.call("check_messages")[0]):
-        texts += found
-    return texts
+    return [offer.text for offer in rest_of(session)]
+
+
+def pushes(session: Session) -> list[Offer]:
+    """Return what was pushed."""
+    return [
+        Offer(text, "redelivered" in push["meta"])
+        for push in session.pushes
+        for text in _marks(push["content"])
+    ]
 
 
 def pushed(session: Session) -> list[str]:
     """Return the marked texts of all pushes."""
-    return [text for push in session.pushes for text in _marks(push["content"])]
+    return [offer.text for offer in pushes(session)]
+
+
+class Account(NamedTuple):
+    """How what arrived differs from what was accepted, in messages.
+
+    Attributes:
+        lost: accepted, and never offered.
+        duplicated: offered again without saying so.
+        redelivered: offered again, and marked as that.
+        reordered: offered for the first time after one that was accepted later.
+        unasked: offered, but never accepted.
+    """
+
+    lost: int
+    duplicated: int
+    redelivered: int
+    reordered: int
+    unasked: int
+
+
+def account(accepted: Sequence[str], offers: Sequence[Offer]) -> Account:
+    """Compare what was accepted, in its order, with what was offered."""
+    place = {text: number for number, text in enumerate(accepted)}
+    seen: set[str] = set()
+    duplicated = redelivered = reordered = 0
+    newest = -1
+    for text, again in offers:
+        if text in seen:
+            redelivered += again
+            duplicated += not again
+            continue
+        seen.add(text)
+        reordered += place.get(text, newest) < newest
+        newest = max(newest, place.get(text, newest))
+    lost = len(place.keys() - seen)
+    return Account(lost, duplicated, redelivered, reordered, len(seen - place.keys()))
 
 
 @dataclass
 class Watch:
-    """Who led: pairs of epoch and pid, as the brokers said of themselves."""
+    """Who led, as the brokers said of themselves.
 
-    leaders: set[tuple[int, int]] = field(default_factory=set)
+    Attributes:
+        leaders: when (monotonic seconds) each pair of epoch and pid first answered.
+        leader: the pid of who answers now, None while nobody does.
+    """
+
+    leaders: dict[tuple[int, int], float] = field(default_factory=dict)
+    leader: int | None = None
 
     @property
     def epochs(self) -> list[int]:
@@ -117,12 +193,18 @@ def watching(port: int) -> Iterator[Watch]:
     watch, end = Watch(), threading.Event()
 
     def look() -> None:
+        broker = http.client.HTTPConnection("127.0.0.1", port, timeout=2)
         while not end.wait(0.002):
             try:
-                told = http.get(port, "/status", timeout=2).json()
-                watch.leaders.add((told["epoch"], told["pid"]))
-            except (OSError, http.http.client.HTTPException, ValueError, KeyError):
-                continue  # nobody answers at the moment, or it died in the middle of it
+                broker.request("GET", "/status")
+                told = json.loads(broker.getresponse().read())
+                watch.leaders.setdefault((told["epoch"], told["pid"]), time.monotonic())
+                watch.leader = told["pid"]
+            except (OSError, http.client.HTTPException, ValueError, KeyError):
+                # Nobody answers at the moment, or it died in the middle of it.
+                watch.leader = None
+                broker.close()
+        broker.close()
 
     thread = threading.Thread(target=look, daemon=True)
     thread.start()
@@ -131,6 +213,10 @@ def watching(port: int) -> Iterator[Watch]:
     finally:
         end.set()
         thread.join(10)
+
+
+def _page(session: Session) -> list[Offer]:
+    return offers_in(session.call("check_messages")[0])
 
 
 def _marks(text: str) -> list[str]:
