@@ -169,8 +169,8 @@ class MemoryStore:
         await self.move(owner, claim.seen, Event.SEE, now=now, via=claim.via)
         await self.move(owner, claim.returned, Event.RETURN, now=now, via=claim.via)
         self._give_up(owner, [message.id for message in self._offered(owner)], now)
-        free = [m for m in self._offered(owner) if m.id not in claim.exclude]
-        taken = free[: claim.limit or None]
+        live = [m for m in self._offered(owner) if m.expires_at > now]
+        taken = [m for m in live if m.id not in claim.exclude][: claim.limit or None]
         await self.move(owner, [m.id for m in taken], Event.LEASE, now=now, via=claim.via)
         return [replace(m, state=State.LEASED) for m in taken]
 

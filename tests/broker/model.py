@@ -57,12 +57,20 @@ class Link:
         self.process = process
         self.got: list[int] = []
         self.room = room
+        self.over = False
         self._unread: list[dict[str, Any]] = []
 
     def write(self, frame: bytes) -> None:
         """See `transports.live.Sink`."""
         self.room -= 1
         self._unread.append(json.loads(frame)["message"])
+
+    def hang_up(self) -> None:
+        """See `transports.live.Sink`."""
+        self.over = True
+
+    def hang_up(self) -> None:
+        """See `transports.live.Sink`."""
 
     @property
     def clogged(self) -> bool:
@@ -163,6 +171,7 @@ class Model:
         return moved
 
     def tidy(self) -> None:
+        self.latest = max(self.latest, self.wall)
         self.close(
             lambda each: each.deadline is not None and each.deadline <= self.now, Event.RETURN
         )

@@ -95,7 +95,8 @@ def hand_out(db: sqlite3.Connection, owner: PeerId, claim: Claim, now: float) ->
     leased = db.execute(
         f"UPDATE mail SET {_STEP}, state = 'leased', deliveries = deliveries + 1 WHERE id IN ("
         f"SELECT id FROM mail WHERE to_id = :owner AND {_OFFERED} "
-        "AND id NOT IN (SELECT value FROM json_each(:exclude)) ORDER BY id LIMIT :limit) "
+        "AND expires_at > :now AND id NOT IN (SELECT value FROM json_each(:exclude)) "
+        "ORDER BY id LIMIT :limit) "
         f"RETURNING {rows.MESSAGE}",
         {
             "owner": owner,
