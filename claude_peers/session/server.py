@@ -31,6 +31,8 @@ LOOKS, LOOK_EVERY = 10, 0.010
 """Looks at the agent's record, and seconds between them, until it tells its session for sure."""
 FLUSH = 0.030
 """Seconds for the last answers to be written when the session ends."""
+REPEATS = (1.0, 2.0, 5.0, 15.0, 30.0)
+"""Seconds between the tries to tell a broker that cannot store it what became of mail."""
 
 
 class Session:
@@ -228,6 +230,20 @@ class Session:
         self._in_background(self._tell(operation, body))
 
     async def _tell(self, operation: str, body: dict[str, Any]) -> None:
+        """Tell the broker what became of mail, until it has stored that.
+
+        Untold, it would offer the same text to the agent once more, and not know that it does.
+        """
+        for pause in REPEATS:
+            try:
+                await self.client.call(operation, body)
+            except ClaudePeersError as error:
+                if error.retry_after is None and not isinstance(error, NoBrokerError):
+                    raise
+                log.warning("%s is told again in %g s: %s", operation, pause, error)
+                await asyncio.sleep(pause)
+            else:
+                return
         await self.client.call(operation, body)
 
     def _in_background(self, work: Coroutine[Any, Any, None]) -> None:

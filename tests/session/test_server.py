@@ -12,7 +12,7 @@ from support.mcp import PUSH, Session
 from support.waiting import eventually
 
 from claude_peers import settings
-from claude_peers.core.errors import NoBrokerError
+from claude_peers.core.errors import NoBrokerError, StoreError
 from claude_peers.session import server
 
 CLIENT = {"name": "d", "version": "1"}
@@ -424,3 +424,39 @@ def test_the_first_summary_comes_from_git(machine):
     session.call("whoami")
     eventually(lambda: [peer["summary"] for peer in machine.peers()] == ["On main in thing"])
     assert machine.peers()[0]["name"] == "thing.main"
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    ("error", "tries"),
+    [
+        (NoBrokerError("There is none", "Start one."), 3),
+        (StoreError("The disk is full", "Free some.", retry_after=1.0), 3),
+        (StoreError("It is damaged", "Look at it."), 1),
+    ],
+    ids=["no broker", "a full disk", "for good"],
+)
+async def test_what_became_of_mail_is_told_until_the_broker_has_stored_it(
+    session, monkeypatch, error, tries
+):
+    monkeypatch.setattr(server, "REPEATS", (0.0, 0.0))
+
+    async def call(operation, body):
+        session.asked.append((operation, body))
+        raise error
+
+    monkeypatch.setattr(session.client, "call", call)
+    with pytest.raises(type(error)):
+        await session._tell("/ack-messages", {"message_ids": [1]})
+    assert session.asked == [("/ack-messages", {"message_ids": [1]})] * tries
+
+
+@pytest.mark.anyio
+async def test_what_became_of_mail_is_told_once_where_it_is_stored(session, monkeypatch):
+    async def call(operation, body):
+        session.asked.append(operation)
+        return {"ok": True}
+
+    monkeypatch.setattr(session.client, "call", call)
+    await session._tell("/ack-messages", {"message_ids": [1]})
+    assert session.asked == ["/ack-messages"]
