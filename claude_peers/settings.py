@@ -63,15 +63,21 @@ def _peer_name(name: str, value: str) -> str:
 
 
 def _bind(name: str, value: str) -> str:
-    if value not in LOOPBACK:
+    if value in LOOPBACK:
+        return value
+    from ipaddress import ip_address  # not loaded where nobody sets this
+
+    try:
+        found = [ip_address(each.strip()) for each in value.split(",")]
+    except ValueError:
+        found = []
+    if not found or any(each.is_multicast or str(each) == "::" for each in found):
         raise SettingsError(
             name,
             value,
-            "This version listens on 127.0.0.1 only, because nothing yet proves who calls from "
-            "another machine; unset it, and reach another machine through "
-            "`ssh -L 7899:127.0.0.1:7899 HOST`.",
+            "Use addresses of this machine, separated by commas, or 0.0.0.0 for all in IPv4.",
         )
-    return value
+    return ",".join(map(str, found))
 
 
 def _broker_url(name: str, value: str) -> str:
@@ -82,16 +88,17 @@ def _broker_url(name: str, value: str) -> str:
         scheme, host, port = parts.scheme, parts.hostname, parts.port
     except ValueError:
         scheme, host, port = "", None, None
-    if scheme != "http" or not host or port == 0:
-        raise SettingsError(name, value, "Use http://127.0.0.1:PORT.")
-    if host not in LOOPBACK:
+    here = host in LOOPBACK
+    if not host or port == 0 or scheme not in (("http",) if here else ("http", "https")):
         raise SettingsError(
             name,
             value,
-            "This version talks to brokers on this machine only, because nothing yet proves who "
-            "answers on another; use `ssh -L 7899:127.0.0.1:7899 HOST` and http://127.0.0.1:7899.",
+            "Use http://127.0.0.1:PORT, or https://HOST:PORT of a broker on another machine, which "
+            "`claude-peers join` prints.",
         )
-    return f"http://127.0.0.1:{port or 7899}"
+    if here:
+        return f"http://127.0.0.1:{port or 7899}"
+    return f"https://[{host}]:{port or 7899}" if ":" in host else f"https://{host}:{port or 7899}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,11 +122,16 @@ class Settings:
     )  # fmt: skip
     broker_url: str | None = _setting(
         "CLAUDE_PEERS_BROKER_URL", None, _broker_url,
-        "a broker to use instead of electing one; on this machine only, for now",
+        "a broker to use instead of electing one; on another machine one that was joined",
     )  # fmt: skip
     bind: str = _setting(
-        "CLAUDE_PEERS_BIND", "127.0.0.1", _bind, "where the broker listens; loopback only, for now",
+        "CLAUDE_PEERS_BIND", "127.0.0.1", _bind,
+        "where the broker listens for other machines, in TLS; 127.0.0.1 it always does, in HTTP",
         "AGENTMESH_BIND",
+    )  # fmt: skip
+    share: str = _setting(
+        "CLAUDE_PEERS_SHARE", "less", _choice("less", "full"),
+        "what peers on other machines see of this one: less, or also directory, terminal and pid",
     )  # fmt: skip
     name: str | None = _setting(
         "CLAUDE_PEERS_NAME", None, _peer_name, "this session's name; default `<repo>.<branch>`",
@@ -178,6 +190,17 @@ class Settings:
     def state_folder(self) -> str:
         """The folder of lock and secret."""
         return self.database_path.removesuffix(".db") + ".d"
+
+    @property
+    def bind_addresses(self) -> tuple[str, ...]:
+        """The addresses at which other machines are to reach the broker; 0.0.0.0 is all."""
+        return tuple(each for each in self.bind.split(",") if each not in LOOPBACK)
+
+    @property
+    def remote(self) -> str | None:
+        """`HOST:PORT` of the broker on another machine that is to be used."""
+        url = self.broker_url or ""
+        return url.removeprefix("https://") if url.startswith("https://") else None
 
     @property
     def broker_port(self) -> int:

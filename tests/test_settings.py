@@ -18,9 +18,18 @@ GOOD = [
             "http://127.0.0.1:7900": "http://127.0.0.1:7900",
             "http://localhost": "http://127.0.0.1:7899",
             "http://[::1]:80/": "http://127.0.0.1:80",
+            "https://10.0.0.1:7900": "https://10.0.0.1:7900",
+            "http://Broker.lan": "https://broker.lan:7899",
+            "https://[fe80::1]": "https://[fe80::1]:7899",
         },
     ),
-    ("CLAUDE_PEERS_BIND", "bind", {each: each for each in ("127.0.0.1", "localhost", "::1")}),
+    (
+        "CLAUDE_PEERS_BIND",
+        "bind",
+        {each: each for each in ("127.0.0.1", "localhost", "::1", "0.0.0.0", "192.168.1.2")}
+        | {"10.0.0.1, fd00::0:1": "10.0.0.1,fd00::1"},
+    ),
+    ("CLAUDE_PEERS_SHARE", "share", {"less": "less", "full": "full"}),
     ("CLAUDE_PEERS_NAME", "name", {"repo.main": "repo.main"}),
     ("CLAUDE_PEERS_SERVER_NAME", "server_name", {"peers": "peers"}),
     ("CLAUDE_PEERS_MCP", "face", {"own": "own", "sdk": "sdk"}),
@@ -41,7 +50,6 @@ ALSO = {
     "CLAUDE_PEERS_NAME": ("CLAUDE_PEER_NAME", "CLAUDE_PEERS_SESSION_NAME"),
     "CLAUDE_PEERS_RATE_LIMIT_RPM": ("AGENTMESH_RATE_LIMIT_RPM",),
 }
-HERE = "on this machine only"
 BAD = {
     "CLAUDE_PEERS_PORT": (
         "Use a whole number from 1 to 65535",
@@ -52,7 +60,11 @@ BAD = {
         ["x", "127.0.0.1:7899", "https://127.0.0.1", "nats://127.0.0.1", "http://", "http://[",
          "http://127.0.0.1:x", "http://127.0.0.1:65536"],
     ),
-    "CLAUDE_PEERS_BIND": ("ssh -L", ["0.0.0.0", "::", "192.168.1.2", "x", "127.0.0.1:7899"]),
+    "CLAUDE_PEERS_BIND": (
+        "Use addresses of this machine",
+        ["::", "x", "127.0.0.1:7899", "10.0.0.1,", "224.0.0.1", "1.2.3", ","],
+    ),
+    "CLAUDE_PEERS_SHARE": ("Use one of less, full", ["all", "1"]),
     "CLAUDE_PEERS_NAME": (
         "Use up to 64 of a-z, 0-9, dot, dash and underscore",
         ["A", "a b", "a@b", "-a", "x" * 65, "é"],
@@ -136,11 +148,30 @@ def test_a_value_under_another_name_is_refused_under_that_name():
         load({"AGENTMESH_PORT": "x"})
 
 
-@pytest.mark.parametrize("host", ["http://192.168.1.2:7899", "http://broker.example"])
-def test_a_broker_on_another_machine_is_refused_with_the_way_that_works(host):
-    with pytest.raises(SettingsError, match="ssh -L 7899") as refusal:
-        load({"CLAUDE_PEERS_BROKER_URL": host})
-    assert HERE in refusal.value.remedy
+@pytest.mark.parametrize(
+    ("url", "remote"),
+    [
+        ("http://127.0.0.1:7900", None),
+        ("https://10.0.0.1:7900", "10.0.0.1:7900"),
+        ("https://[fe80::1]:1", "[fe80::1]:1"),
+        (None, None),
+    ],
+)
+def test_a_broker_on_another_machine_is_known_by_its_address(url, remote):
+    assert Settings(broker_url=url).remote == remote
+
+
+@pytest.mark.parametrize(
+    ("bind", "addresses"),
+    [
+        ("127.0.0.1", ()),
+        ("localhost", ()),
+        ("0.0.0.0", ("0.0.0.0",)),
+        ("127.0.0.1,10.0.0.1", ("10.0.0.1",)),
+    ],
+)
+def test_only_addresses_that_others_reach_are_bound_for_them(bind, addresses):
+    assert load({"CLAUDE_PEERS_BIND": bind}).bind_addresses == addresses
 
 
 @pytest.mark.parametrize("variable", ALL)

@@ -4,11 +4,14 @@ import asyncio
 import logging
 from collections.abc import Callable
 
+from claude_peers.broker.broadcasts import Broadcasts
 from claude_peers.broker.context import Context, Options, iso
+from claude_peers.broker.machines import Machines
 from claude_peers.broker.mail import Mail
 from claude_peers.broker.notices import Notices
 from claude_peers.broker.peers import Peers
 from claude_peers.broker.ports import Clock, Here, Store, Transport
+from claude_peers.broker.topics import Topics
 from claude_peers.core import liveness
 from claude_peers.core.models import PeerId, Process
 
@@ -33,7 +36,10 @@ class Broker:
     Attributes:
         peers: the use cases about peers.
         mail: the use cases about messages.
+        topics: who has subscribed to what.
+        broadcasts: the use cases about messages for many.
         notices: what the broker itself tells senders.
+        machines: who may come from elsewhere.
         epoch: the epoch this broker leads in.
         step_down: lets another node lead, and keeps all from campaigning for so many seconds.
     """
@@ -51,6 +57,9 @@ class Broker:
         self.managed = context.managed
         self.peers = Peers(context)
         self.mail = Mail(context, self.peers)
+        self.topics = Topics(context, self.mail)
+        self.broadcasts = Broadcasts(context, self.mail, self.topics)
+        self.machines = Machines(store, clock, host=here.host)
         self.notices = Notices(context, self.mail.offer)
         self.peers.gone, self.peers.offer = self.notices.deserted, self.mail.offer
         self._context = context
@@ -59,22 +68,30 @@ class Broker:
         """Take office and read the roster; return the epoch."""
         clock = self._context.clock
         self.epoch = await self.store.take_office(leader, now=clock.wall())
-        await self.roster.load(now=clock.monotonic())
+        now = clock.monotonic()
+        await asyncio.gather(self.roster.load(now=now), self.machines.load(), self.topics.load())
         self.in_background(self.notices.catch_up())
         return self.epoch
 
     def connection_ended(self, peer_id: PeerId) -> None:
         """Give back what a live connection had in hand, and see whether its peer lives."""
         context = self._context
+        if (peer := self.roster.get(peer_id)) is not None and peer.machine:
+            context.heard_of(peer_id)  # a network that fails for a moment takes nobody away
         context.give_back(peer_id, context.leases.drop_all(peer_id), "the connection ended")
         context.in_background(self.peers.sweep())
         # A process that dies closes its sockets first and is gone a moment later.
         loop = asyncio.get_running_loop()
         loop.call_later(DYING, lambda: context.in_background(self.peers.sweep()))
 
+    def keep_time(self) -> None:
+        """Notice sleep and a clock that is set; called every few seconds, or never."""
+        self._context.lapses.begin()
+        self.peers.wake()
+
     async def tidy(self) -> None:
         """Settle what is overdue: leases, requests, messages past their time, forgotten peers."""
-        context, wall = self._context, self._context.clock.wall()
+        context, wall = self._context, self._context.lapses.wall()
         for handout in context.leases.overdue(now=context.clock.monotonic()):
             ids = context.leases.drop(handout)
             context.give_back(handout.owner, ids, "it was not acknowledged in time")
@@ -87,3 +104,4 @@ class Broker:
         while touched == SLICE:
             touched = await self.store.tidy(now=wall, most=SLICE)
         await self.roster.forget(gone_since=iso(wall - liveness.FORGET))
+        await self.topics.tidy(now=wall)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
+from claude_peers.broker.lapses import Lapses
 from claude_peers.broker.leases import Leases
 from claude_peers.broker.ports import Clock, Here, Store, Transport
 from claude_peers.broker.roster import Roster
@@ -25,6 +26,8 @@ class Options:
 
     limits: Limits = field(default_factory=Limits)
     require_token: bool = False
+    share: bool = False
+    """Whether other machines see all of this one's peers."""
 
 
 class Context:
@@ -48,6 +51,7 @@ class Context:
         self.options = options
         self.roster = Roster(store)
         self.leases = Leases()
+        self.lapses = Lapses(clock)
         self._background: set[asyncio.Task[Any]] = set()
 
     def mine(self, caller: Caller, peer_id: str) -> Peer | None:
@@ -61,17 +65,22 @@ class Context:
             access.check_unknown(caller, peer_id, required=required)
         elif not (self.roster.attached(caller.token_hash, peer.id) or _is_user_of(caller, peer)):
             access.check(caller, peer, required=required)
-            if caller.token_hash is not None and peer.trust is not Trust.TOKEN:
+            if caller.token_hash is not None and peer.trust in (Trust.OPEN, Trust.PROCESS):
                 self.in_background(self.roster.bind(peer.id))
         return peer
 
-    def resolve(self, target: str) -> Peer:
-        """Return the one peer that a target means; see `core.discovery.resolve`."""
-        now = self.clock.wall()
-        return discovery.resolve(target, list(self.roster), host=self.here.host, now=now)
+    def resolve(self, target: str, caller: Caller) -> Peer:
+        """Return the one peer that a caller means; see `core.discovery.resolve`."""
+        return discovery.resolve(
+            target,
+            self.roster.stored(),
+            host=self.here.host,
+            now=self.clock.wall(),
+            machine=caller.machine,
+        )
 
     def managed(self, caller: Caller, peer_id: str) -> Peer:
-        """Return a peer that the caller may manage: its own, or any if it is this user.
+        """Return a peer that the caller may manage: its own, or any of the user that it is.
 
         Users know names: theirs may be anything that `resolve` understands.
 
@@ -81,13 +90,22 @@ class Context:
             PeerNotFoundError: there is no such peer.
         """
         peer = self.roster.get(peer_id)
-        if peer is None and caller.knows_secret:
-            peer = self.resolve(peer_id)
+        if peer is None and caller.is_user_of(caller.machine):
+            peer = self.resolve(peer_id, caller)
         if peer is None:
             raise PeerNotFoundError(peer_id)
-        if not caller.knows_secret and not self.speaks_for(caller, peer):
+        # The broker's user manages all that it serves.
+        if not (caller.knows_secret or self.concerns(caller, peer.id)):
             raise NotYourPeerError(peer_id)
         return peer
+
+    def concerns(self, caller: Caller, peer_id: str) -> bool:
+        """Whether it is known that the caller is this peer, or its user."""
+        peer = self.roster.get(peer_id)
+        if peer is None:  # a command that has not registered, as `core.access` signs it
+            mine = caller.machine and peer_id.endswith(f"@{caller.machine}")
+            return bool(mine) and caller.is_user_of(caller.machine)
+        return caller.is_user_of(peer.machine) or self.speaks_for(caller, peer)
 
     def speaks_for(self, caller: Caller, peer: Peer) -> bool:
         """Whether it is known that the caller is this peer.
@@ -132,7 +150,7 @@ class Context:
 
 
 def _is_user_of(caller: Caller, peer: Peer) -> bool:
-    return caller.knows_secret and identity.is_shell(peer)
+    return caller.is_user_of(peer.machine) and identity.is_shell(peer)
 
 
 def iso(seconds: float) -> str:

@@ -1,7 +1,10 @@
 """Use cases about mail: sending, taking, looking, acknowledging, asking what became of it."""
 
 import asyncio
+import logging
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from claude_peers.broker.context import Context
@@ -9,12 +12,12 @@ from claude_peers.broker.leases import ACK_WITHIN, Handout
 from claude_peers.broker.peers import Peers
 from claude_peers.broker.ports import Claim
 from claude_peers.broker.rates import Exchanges, Rates
-from claude_peers.core import outlook
+from claude_peers.core import access, outlook
 from claude_peers.core.delivery import Event, lifetime, patience
 from claude_peers.core.errors import (
-    BadRequestError,
     ClaudePeersError,
     MessageNotFoundError,
+    NotPossibleError,
     SecretRequiredError,
 )
 from claude_peers.core.limits import check_text
@@ -30,6 +33,8 @@ from claude_peers.core.models import (
     Story,
 )
 from claude_peers.wire.records import PollRequest, SendMessageRequest
+
+log = logging.getLogger(__name__)
 
 DEAD_LETTERS = 200
 """Dead letters in one answer."""
@@ -61,14 +66,15 @@ class Mail:
 
     Attributes:
         refused: how many sends were refused, by the error's code.
+        rates, exchanges: what everybody may still send, and to each other.
     """
 
     def __init__(self, context: Context, peers: Peers) -> None:
         self.refused: Counter[str] = Counter()
         self._context = context
         self._peers = peers
-        self._rates = Rates(context.options.limits)
-        self._exchanges = Exchanges(context.options.limits)
+        self.rates = Rates(context.options.limits)
+        self.exchanges = Exchanges(context.options.limits)
         self._waiting: dict[PeerId, set[asyncio.Future[None]]] = {}
 
     # Sending
@@ -90,13 +96,14 @@ class Mail:
         sender = context.mine(caller, request.from_id)
         verified = sender is not None and context.speaks_for(caller, sender)
         wall = context.clock.wall()
-        recipient = context.resolve(request.to_id)
+        from_id = request.from_id if sender else access.signed_as(caller, request.from_id)
+        recipient = context.resolve(request.to_id, caller)
         check_text(request.text)
         lives = lifetime(request.ttl_ms and request.ttl_ms / 1000.0)
         waits = patience(request.answer_within_ms and request.answer_within_ms / 1000.0, lives)
         asks = request.intent == Intent.REQUEST and sender is not None
         draft = Draft(
-            from_id=request.from_id,
+            from_id=from_id,
             to_id=recipient.id,
             text=request.text,
             sent_at=context.at(),
@@ -106,7 +113,7 @@ class Mail:
             dedupe_key=request.dedupe_key,
             intent=request.intent,
             to_name=recipient.name if request.to_id != recipient.id else None,
-            held=request.from_id in recipient.muted,
+            held=from_id in recipient.muted,
             owed_at=wall + waits if asks else None,
         )
         try:
@@ -120,8 +127,8 @@ class Mail:
     def _admit(self, draft: Draft, source: str) -> None:
         """Count a message against what its source and the pair of peers may send."""
         now = self._context.clock.monotonic()
-        self._rates.spend(source, now=now)
-        self._exchanges.take_turn(draft.from_id, draft.to_id, now=now)
+        self.rates.spend(source, now=now)
+        self.exchanges.take_turn(draft.from_id, draft.to_id, now=now)
 
     async def _accept(self, draft: Draft, recipient: Peer) -> Sent:
         context, limits = self._context, self._context.options.limits
@@ -129,10 +136,19 @@ class Mail:
         if not receipt.duplicate:
             self.offer(receipt.message)
         if not context.transport.reaches(recipient.id):
-            await self._peers.sweep([recipient])  # it may have died unnoticed, and the answer tells
+            await self._look_at(recipient.id)
         known = context.roster.get(recipient.id) or recipient
         said = outlook.warnings(known, receipt, limits=limits)
         return Sent(receipt=receipt, recipient=known, warnings=said)
+
+    async def _look_at(self, peer_id: PeerId) -> None:
+        """See whether a peer has died unnoticed, which the answer to a send tells."""
+        peer = self._context.roster.get(peer_id)  # a successor may have come meanwhile
+        try:
+            await self._peers.sweep([peer] if peer else [])
+        except ClaudePeersError as error:
+            # The message is stored: a refusal would be untrue. The next round looks again.
+            log.warning("whether %s is there could not be noted: %s", peer_id, error)
 
     def offer(self, message: Message) -> None:
         """Give a message to whoever is there to take it now."""
@@ -148,12 +164,12 @@ class Mail:
         context = self._context
         dead = (await self.story(caller, message_id)).message
         if dead.state is not State.DEAD:
-            raise BadRequestError(
+            raise NotPossibleError(
                 f"Message {message_id} is {dead.state}, not dead",
                 "Only dead letters can be sent again.",
             )
         wall, lives = context.clock.wall(), lifetime(None)
-        recipient = context.resolve(dead.to_id)
+        recipient = context.resolve(dead.to_id, caller)
         asks = dead.intent == Intent.REQUEST and context.roster.get(dead.from_id) is not None
         draft = Draft(
             from_id=dead.from_id,
@@ -207,19 +223,31 @@ class Mail:
         store, clock = self._context.store, self._context.clock
         if not wait > 0:
             return await store.hand_out(owner, claim, now=clock.wall())
-        arrival = asyncio.get_running_loop().create_future()
-        waiting = self._waiting.setdefault(owner, set())
-        waiting.add(arrival)
-        try:
+        with self.arrival(owner) as arrival:
             if messages := await store.hand_out(owner, claim, now=clock.wall()):
                 return messages
             await asyncio.wait((arrival,), timeout=min(wait, LONGEST_WAIT))
             later = Claim(exclude=claim.exclude, limit=claim.limit, via=claim.via)
             return await store.hand_out(owner, later, now=clock.wall())
+
+    @contextmanager
+    def arrival(self, owner: PeerId) -> Iterator["asyncio.Future[None]"]:
+        """Give a future that is done once a message has come for a peer."""
+        arrival = asyncio.get_running_loop().create_future()
+        waiting = self._waiting.setdefault(owner, set())
+        waiting.add(arrival)
+        try:
+            yield arrival
         finally:
             waiting.discard(arrival)
             if not waiting:
                 self._waiting.pop(owner, None)
+
+    def stop_waiting(self) -> None:
+        """Let nobody wait for a message any longer: this broker hands over."""
+        for arrival in [each for waiting in self._waiting.values() for each in waiting]:
+            if not arrival.done():
+                arrival.set_result(None)
 
     def handed_over(self, handout: Handout, *, whole: bool) -> None:
         """Learn whether a poll's answer was written; a broken one gives its messages back."""
@@ -268,7 +296,5 @@ class Mail:
         return story
 
     def _has_part(self, caller: Caller, message: Message) -> bool:
-        if caller.knows_secret:
-            return True
-        ends = (self._context.roster.get(each) for each in (message.from_id, message.to_id))
-        return any(peer is not None and self._context.speaks_for(caller, peer) for peer in ends)
+        ends = (message.from_id, message.to_id)
+        return caller.knows_secret or any(self._context.concerns(caller, each) for each in ends)

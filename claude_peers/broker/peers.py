@@ -12,10 +12,12 @@ from claude_peers.core import discovery, identity, liveness
 from claude_peers.core.errors import (
     BadRequestError,
     NameTakenError,
+    NotPossibleError,
     SecretRequiredError,
 )
 from claude_peers.core.limits import KEYS, NAME, SUMMARY
 from claude_peers.core.models import Caller, Message, Peer, Presence
+from claude_peers.core.sharing import as_seen_from
 from claude_peers.core.text import one_line
 from claude_peers.wire.records import ListPeersRequest, RegisterRequest
 
@@ -59,6 +61,7 @@ class Peers:
             at=context.at(),
             required=context.options.require_token,
             linked=context.transport.reaches,
+            share=context.options.share,
         )
         joined = registration.register(self._roster, caller, request, terms)
         if joined.secondary:
@@ -124,13 +127,13 @@ class Peers:
         """Stop, or start again, to offer a sender's messages to a peer; return the sender.
 
         Raises:
-            BadRequestError: the sender is the peer itself.
+            NotPossibleError: the sender is the peer itself.
         """
         context = self._context
         peer = context.managed(caller, peer_id)
-        other = context.resolve(sender)
+        other = context.resolve(sender, caller)
         if other.id == peer.id:
-            raise BadRequestError(
+            raise NotPossibleError(
                 f"{peer.name} cannot mute itself", "Name the peer whose messages it should not get."
             )
         rest = [each for each in peer.muted if each != other.id]
@@ -160,27 +163,45 @@ class Peers:
         if added != peer.keys:
             await self._roster.put(replace(peer, keys=added))
 
-    async def list_peers(self, request: ListPeersRequest) -> list[Peer]:
-        """Return the peers of a scope, those with a live connection as just seen."""
+    async def list_peers(self, request: ListPeersRequest, machine: str = "") -> list[Peer]:
+        """Return the peers of a scope as those on `machine` may see them.
+
+        Those with a live connection have been seen just now.
+        """
         if len(self._unlinked()) <= PROBED:
             await self.sweep()
+        stored = self._roster.stored()
         found = discovery.visible(
-            self._roster if request.gone else self._roster.present(),
+            stored if request.gone else [p for p in stored if p.presence is Presence.PRESENT],
             request.scope,
             cwd=request.cwd,
             root=request.git_root,
             repo=request.repo,
+            machine=machine,
         )
         at, reaches = self._context.at(), self._context.transport.reaches
         return [
-            replace(peer, last_seen=at) if reaches(peer.id) else peer
+            as_seen_from(replace(peer, last_seen=at) if reaches(peer.id) else peer, machine)
             for peer in found
             if peer.id != request.exclude_id
         ]
 
+    async def evict(self, machine: str) -> int:
+        """Let go of the peers of a machine that may come no more; return how many there were."""
+        found = [peer for peer in self._roster.present() if peer.machine == machine]
+        await self._let_go(found, "its machine was revoked")
+        return len(found)
+
+    def wake(self) -> None:
+        """Give everybody time after a sleep, in which nobody could give a sign of life."""
+        if self._context.lapses.slept():
+            log.info("woke up: every peer gets a fresh period of grace")
+            self._roster.give_time(now=self._context.clock.monotonic())
+
     async def sweep(self, peers: Iterable[Peer] | None = None) -> None:
         """Let go of peers (all, or some) that are gone; give back what they had in hand."""
         context = self._context
+        self.wake()
         lost = liveness.gone(
             self._roster if peers is None else peers,
             boot=context.here.boot,
@@ -188,10 +209,13 @@ class Peers:
             linked=context.transport.reaches,
             silent_for=lambda each: self._roster.silent_for(each, now=context.clock.monotonic()),
         )
+        await self._let_go(lost, "its reader is gone")
+
+    async def _let_go(self, lost: list[Peer], why: str) -> None:
+        context, at = self._context, self._context.at()
         for peer in lost:
             log.info("peer %s is gone", peer.id)
-            context.give_back(peer.id, context.leases.drop_all(peer.id), "its reader is gone")
-        at = context.at()
+            context.give_back(peer.id, context.leases.drop_all(peer.id), why)
         gone = [registration.gone(peer, left=False, at=at) for peer in lost]
         await self._roster.put(*gone)
         for peer in gone:
@@ -225,7 +249,8 @@ class Peers:
         earlier = [
             other.id
             for other in self._roster
-            if (other.name, other.cwd, other.host) == (peer.name, peer.cwd, peer.host)
+            if (other.name, other.cwd, other.host, other.machine)
+            == (peer.name, peer.cwd, peer.host, peer.machine)
             and other.id != peer.id
             and other.presence is not Presence.PRESENT
         ]

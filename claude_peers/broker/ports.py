@@ -3,12 +3,14 @@
 The docstrings state promises, not types. `tests/contract/` holds every implementation to them.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from claude_peers.core.delivery import Event
+from claude_peers.core.errors import MailboxFullError
 from claude_peers.core.limits import Limits
+from claude_peers.core.machines import Machine
 from claude_peers.core.models import (
     Draft,
     Ledger,
@@ -17,6 +19,7 @@ from claude_peers.core.models import (
     PeerId,
     Process,
     Receipt,
+    Retained,
     Story,
 )
 
@@ -49,7 +52,7 @@ class Claim:
 
 
 class Store(Protocol):
-    """Durable state: peers, messages and who leads.
+    """Durable state: peers, messages, other machines and who leads.
 
     Every method is one transaction: it has happened, durably, when it returns, or not at all
     when it raises `StoreError` or `FencedError`. Methods called one after the other without
@@ -74,6 +77,47 @@ class Store(Protocol):
 
     async def forget_peers(self, ids: Iterable[PeerId]) -> None:
         """Delete the rows of peers; their mail stays until it expires."""
+        ...
+
+    async def machines(self) -> list[Machine]:
+        """Return every machine that was ever invited, by name."""
+        ...
+
+    async def save_machine(self, machine: Machine) -> None:
+        """Insert or replace a machine."""
+        ...
+
+    async def subscriptions(self) -> list[tuple[PeerId, str]]:
+        """Return every peer's patterns, each peer's in the order in which it subscribed."""
+        ...
+
+    async def retained(self) -> list[Retained]:
+        """Return the last values that are kept, by topic."""
+        ...
+
+    async def subscribe(
+        self,
+        subscription: tuple[PeerId, str],
+        drafts: Sequence[Draft],
+        limits: Limits,
+        *,
+        now: float,
+    ) -> list[Receipt | MailboxFullError]:
+        """Note a peer's pattern, and accept what it is given for it, as `publish` does."""
+        ...
+
+    async def unsubscribe(self, subscription: tuple[PeerId, str]) -> None:
+        """Forget a peer's pattern; those of a peer that is forgotten go with it."""
+        ...
+
+    async def publish(
+        self, drafts: Sequence[Draft], limits: Limits, *, now: float, keep: Retained | None = None
+    ) -> list[Receipt | MailboxFullError]:
+        """Accept each draft as `accept` does; return for each a receipt, or why it was refused.
+
+        A full mailbox refuses its own draft only; any other refusal refuses all. `keep` becomes
+        its topic's last value, and with an empty text is the end of that.
+        """
         ...
 
     async def accept(self, draft: Draft, limits: Limits, *, now: float) -> Receipt:

@@ -18,8 +18,8 @@ class Rates:
         """How many sources are remembered."""
         return len(self._buckets)
 
-    def spend(self, source: str, *, now: float) -> None:
-        """Take one message off a source's allowance.
+    def spend(self, source: str, *, now: float, count: int = 1) -> None:
+        """Take `count` messages off a source's allowance.
 
         Raises:
             RateLimitedError: it is used up.
@@ -31,7 +31,7 @@ class Rates:
         self._buckets[source] = bucket
         if len(self._buckets) > SENDERS:
             del self._buckets[next(iter(self._buckets))]
-        self._buckets[source] = spend(bucket, self._limits, now=now)
+        self._buckets[source] = spend(bucket, self._limits, now=now, count=count)
 
 
 class Exchanges:

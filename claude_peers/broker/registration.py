@@ -47,12 +47,14 @@ class Terms:
         at: the time to show.
         required: whether only the token class is let in.
         linked: whether a peer has a live connection, so that nobody else can be it.
+        share: whether other machines see all of this one's peers.
     """
 
     here: Here
     at: str
     required: bool
     linked: Callable[[PeerId], bool]
+    share: bool = False
 
 
 def register(
@@ -67,27 +69,47 @@ def register(
     4. Proof of the secret and an identity key of a mailbox that nobody alive holds: adopts it.
     5. Everybody else is new.
     """
-    here, at = terms.here, terms.at
-    process = _process(request, here)
-    proven = caller.knows_secret or (request.proof is not None and caller.proves(request.proof))
+    process = _process(request, terms.here) if not caller.machine else None
+    proven = _is_proven(caller, request)
     shown = hash_token(request.token) if request.token else None
     if proven and process is not None and caller.traceable and not caller.owns(process):
         process = None  # the pid is another container's; here it is somebody else's
-    known = roster.by_token(shown) or _by_process(roster, caller, process)
+    beside = [peer for peer in roster if peer.machine == caller.machine]
+    known = _on(caller.machine, roster.by_token(shown)) or _by_process(roster, caller, process)
     if known is None and proven:
-        known = _unanswered(roster, caller, process, terms)
-    token = request.token if known and known.token_hash == shown else None
+        known = _unanswered(roster, caller, request, process, terms)
     if known is None and proven:
-        first = identity.same_agent(request.keys, roster.present())
+        present = [peer for peer in beside if peer.presence is Presence.PRESENT]
+        first = identity.same_agent(request.keys, present)
         if first is not None and (process is None or first.process != process):
             return Registration(first, secrets.token_hex(32), changed=False, secondary=True)
-        known = first or identity.predecessor(request.keys, list(roster))
-    trust = Trust.TOKEN if proven else access.trust_of(caller, process, required=terms.required)
+        known = first or identity.predecessor(request.keys, beside)
+    return _let_in(roster, caller, request, terms, _Found(known, process, proven))
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """Whom a newcomer was before, if anybody; its process; and whether its user wants this."""
+
+    known: Peer | None
+    process: Process | None
+    proven: bool
+
+
+def _let_in(
+    roster: Roster, caller: Caller, request: RegisterRequest, terms: Terms, found: _Found
+) -> Registration:
+    """Return a newcomer as the peer that it is from now on."""
+    here, at = terms.here, terms.at
+    known, process, proven = found.known, found.process, found.proven
+    shown = hash_token(request.token) if request.token else None
+    token = request.token if known and known.token_hash == shown else None
+    trust = access.trust_of(caller, process, required=terms.required or proven)
     if known is not None and known.trust is Trust.TOKEN:
         trust = Trust.TOKEN
     token = token or secrets.token_hex(32)
     peer_id = known.id if known else identity.mint(secrets.randbelow, roster.names())
-    host = one_line(request.hostname or here.host, NAME)
+    host = caller.machine or one_line(request.hostname or here.host, NAME)
     twin = _unproven_twin(roster, request.pid, host) if not known and trust is Trust.OPEN else None
     peer = Peer(
         id=peer_id,
@@ -108,11 +130,25 @@ def register(
         keys=_keys(request, known) if proven else (),
         former=known.former if known else (),
         muted=known.muted if known else (),
+        machine=caller.machine,
+        shared=request.share == "full" or (terms.share and not caller.machine),
         registered_at=known.registered_at if known else at,
         last_seen=at,
     )
     changed = known is None or replace(known, last_seen=at) != peer
     return Registration(peer, token, changed, twin)
+
+
+def _is_proven(caller: Caller, request: RegisterRequest) -> bool:
+    """Whether it is known that the user of the caller's machine wants this."""
+    if caller.machine or caller.knows_secret:
+        return True
+    return request.proof is not None and caller.proves(request.proof)
+
+
+def _on(machine: str, peer: Peer | None) -> Peer | None:
+    """Return a peer if it is on this machine: its token means nothing on another."""
+    return peer if peer is not None and peer.machine == machine else None
 
 
 def _keys(request: RegisterRequest, known: Peer | None) -> tuple[str, ...]:
@@ -138,18 +174,26 @@ def _by_process(roster: Roster, caller: Caller, process: Process | None) -> Peer
 
 
 def _unanswered(
-    roster: Roster, caller: Caller, process: Process | None, terms: Terms
+    roster: Roster,
+    caller: Caller,
+    request: RegisterRequest,
+    process: Process | None,
+    terms: Terms,
 ) -> Peer | None:
     """Return the calling process's peer if the answer to its registration was lost.
 
-    That happens when an earlier broker ended between storing and answering: the process never
-    learned its token, and nobody else can ever show it.
+    That happens when the connection broke, or an earlier broker ended, between storing and
+    answering: the process never learned its token, and nobody else can ever show it.
     """
-    if process is None:
-        return None
+    # These name the process that started it, so that one pid among its children is one process.
+    started_by = [key for key in request.keys if key.startswith(("live:", "launch:"))]
     for peer in roster.present():
-        waits = roster.inherited(peer.id) and not terms.linked(peer.id)
-        if waits and peer.process == process and caller.owns(process):
+        if terms.linked(peer.id) or peer.machine != caller.machine or peer.pid is None:
+            continue
+        if peer.pid == request.pid and identity.shares_key(started_by, peer):
+            return peer
+        same = process is not None and peer.process == process and caller.owns(process)
+        if same and roster.inherited(peer.id):
             return peer
     return None
 

@@ -25,6 +25,7 @@ class Roster:
         self._life: dict[PeerId, float] = {}
         self._inherited: frozenset[PeerId] = frozenset()
         self._attached: dict[str, PeerId] = {}
+        self._coming: set[PeerId] = set()
 
     def __iter__(self) -> Iterator[Peer]:
         """Yield every known peer, also those away and departed."""
@@ -50,6 +51,10 @@ class Roster:
             return None
         return next((peer for peer in self if peer.token_hash == token_hash), None)
 
+    def stored(self) -> list[Peer]:
+        """Return the peers that are durable: nobody can have been told of another."""
+        return [peer for peer in self if peer.id not in self._coming]
+
     def present(self) -> list[Peer]:
         """Return the peers that are there now."""
         return [peer for peer in self if peer.presence is Presence.PRESENT]
@@ -66,6 +71,8 @@ class Roster:
             StoreError: they were not stored, and the roster is as it was.
         """
         before = {peer.id: self._peers.get(peer.id) for peer in peers}
+        coming = {peer_id for peer_id, earlier in before.items() if earlier is None}
+        self._coming |= coming
         self._peers |= {peer.id: peer for peer in peers}
         try:
             await asyncio.gather(*(self._store.save_peer(peer) for peer in peers))
@@ -74,6 +81,8 @@ class Roster:
                 if self._peers.get(peer.id) is peer:
                     self._restore(peer.id, before[peer.id])
             raise
+        finally:
+            self._coming -= coming
 
     def note(self, peer: Peer) -> None:
         """Change what is worth no fsync: route and activity, which each connection tells anew."""
@@ -97,7 +106,7 @@ class Roster:
     async def bind(self, peer_id: PeerId) -> None:
         """Let nothing but its token speak for a peer from now on."""
         peer = self._peers[peer_id]
-        if peer.trust is not Trust.TOKEN:
+        if peer.trust in (Trust.OPEN, Trust.PROCESS):
             await self.put(replace(peer, trust=Trust.TOKEN))
 
     async def forget(self, *, gone_since: str) -> None:
@@ -120,6 +129,10 @@ class Roster:
         if peer is not None:
             self._life[peer_id] = now
             self._peers[peer_id] = replace(peer, last_seen=at)
+
+    def give_time(self, *, now: float) -> None:
+        """Count everybody's silence from now on."""
+        self._life = dict.fromkeys(self._life, now)
 
     def silent_for(self, peer_id: PeerId, *, now: float) -> float:
         """Return the seconds since a peer's last sign of life."""

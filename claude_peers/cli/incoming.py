@@ -7,7 +7,7 @@ from typing import Any
 from claude_peers import settings
 from claude_peers.cli import output
 from claude_peers.cli.mailbox import Mailbox
-from claude_peers.core.limits import NAME
+from claude_peers.core.limits import NAME, TOPIC
 from claude_peers.core.text import one_line, visible
 
 SHELL = "shell"
@@ -35,6 +35,8 @@ def say(view: dict[str, Any], *, as_json: bool) -> None:
     told = (
         f"From {_word(who)} ({_word(view.get('sent_at'))})",
         f"message {view['id']}",
+        f"topic {one_line(str(view['topic']), TOPIC)}" if view.get("topic") else "",
+        "its last value" if view.get("retained") else "",
         f"reply to {view['reply_to']}" if view.get("reply_to") else "",
         "an answer is expected" if view.get("intent") == "request" else "",
         f"offered {view['redelivered']} time(s) before" if view.get("redelivered") else "",

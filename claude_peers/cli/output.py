@@ -19,9 +19,18 @@ UNDELIVERABLE = 7
 
 _CODES = {
     "no_broker": NO_BROKER,
+    "pin_changed": NO_BROKER,
+    "unknown_machine": NO_BROKER,
+    "machine_revoked": NO_BROKER,
+    "unknown_invite": NO_BROKER,
+    "invite_used": NO_BROKER,
+    "invite_expired": NO_BROKER,
+    "clock_skew": NO_BROKER,
+    "replayed": NO_BROKER,
     "peer_not_found": NO_SUCH_PEER,
     "peer_ambiguous": NO_SUCH_PEER,
     "message_not_found": NO_SUCH_PEER,
+    "machine_not_found": NO_SUCH_PEER,
     "timed_out": TIMED_OUT,
     "dedupe_conflict": CONFLICT,
     "name_held": CONFLICT,
@@ -34,7 +43,9 @@ _CODES = {
     "not_running": UNDELIVERABLE,
     "unanswered": UNDELIVERABLE,
     "bad_setting": USAGE,
+    "not_joined": USAGE,
     "bad_request": USAGE,
+    "not_possible": USAGE,
     "usage": USAGE,
 }
 _REMEDIES = {"peer_not_found": "`claude-peers peers` lists who is there."}

@@ -1,10 +1,12 @@
 """A command's way to the broker: find the port, verify who listens, ask."""
 
 import os
+import time
 from collections.abc import Mapping
 from typing import Any, Self
 
 from claude_peers import settings
+from claude_peers.client import joined
 from claude_peers.client.errors import checked
 from claude_peers.client.http import BrokerHttp
 from claude_peers.core.errors import NoBrokerError
@@ -22,18 +24,22 @@ class Broker:
 
     Raises:
         NoBrokerError: there is none, or none that can be trusted.
+        NotJoinedError: it is on a machine whose broker this one has not joined.
         SettingsError: an environment variable cannot be used.
     """
 
     def __init__(self, environ: Mapping[str, str] | None = None) -> None:
         self.settings = settings.load(environ)
         self.port = self.settings.broker_port
-        secret = None
-        if os.path.isdir(self.settings.state_folder):
-            secret = _secret(self.settings.state_folder)
+        folder, secret, abroad = self.settings.state_folder, None, None
+        if self.settings.remote is not None:
+            abroad = joined.find(folder, self.settings.remote, time.time)
+            secret = abroad.secret
+        elif os.path.isdir(folder):
+            secret = _secret(folder)
             self.port = _other_port(self.settings) or self.port
         self._http = BrokerHttp(
-            self.port,
+            abroad or self.port,
             secret=secret,
             trust_listener=self.settings.trust_listener,
             listener_uid=sockets.listener_uid,
@@ -43,6 +49,8 @@ class Broker:
     @property
     def url(self) -> str:
         """Where the broker is."""
+        if self.settings.remote is not None:
+            return f"https://{self.settings.remote}"
         return f"http://127.0.0.1:{self.port}"
 
     @property
@@ -55,8 +63,10 @@ class Broker:
         try:
             self._http.open()
         except NoBrokerError as error:
+            if self.settings.broker_url:
+                raise
             port = leading.elsewhere(self.settings.state_folder, self.port)
-            if port is None or self.settings.broker_url:
+            if port is None:
                 raise
             raise leading.in_use(self.settings.database_path, port) from error
         return self

@@ -29,17 +29,24 @@ def message(words: list[str], rest: list[str], *, command: str) -> str:
     return text
 
 
-def seconds(most: float) -> Callable[[str], float]:
-    """Return what reads a span of time, `60`, `60s` or `5m`, from the command line."""
+def seconds(most: float, *, long: bool = False) -> Callable[[str], float]:
+    """Return what reads a span of time, `60`, `60s` or `5m`, from the command line.
+
+    Args:
+        most: the longest that is allowed.
+        long: whether `24h` and `7d` are spans as well.
+    """
+    units = {"s": 1.0, "m": 60.0} | ({"h": 3600.0, "d": 86400.0} if long else {})
+    example, unit = ("24h", "d") if long else ("60s", "m")
 
     def read(text: str) -> float:
-        scale = {"s": 1.0, "m": 60.0}.get(text[-1:], 0.0)
+        scale = units.get(text[-1:], 0.0)
         number = text[:-1] if scale else text
         whole, _, rest = number.partition(".")
         span = float(number) * (scale or 1.0) if _digits(whole) and _digits(rest or "0") else -1.0
         if not 0 <= span <= most:
             raise argparse.ArgumentTypeError(
-                f"{text!r} is not like 60s or 5m, at most {most / 60:g}m"
+                f"{text!r} is not like {example} or 5m, at most {most / units[unit]:g}{unit}"
             )
         return span
 

@@ -13,7 +13,8 @@ from claude_peers.wire.codec import loads
 ADDRESS: Final = "127.0.0.1"
 """Never a name: `localhost` may resolve to where somebody else listens."""
 
-_CHUNK = 256 * 1024
+CHUNK: Final = 256 * 1024
+"""Bytes that are read at a time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,14 +49,9 @@ class Link:
     """
 
     def __init__(self, port: int, *, deadline: float) -> None:
-        self._socket = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         self._http = h11.Connection(h11.CLIENT)
         self._whole = True
-        try:
-            self._connect(port, deadline=deadline)
-        except BaseException:
-            self._socket.close()
-            raise
+        self._socket = self._dial(port, deadline)
 
     def close(self) -> None:
         """Hang up."""
@@ -82,20 +78,36 @@ class Link:
             self._whole = not self._pending()
         return answer
 
-    def _connect(self, port: int, *, deadline: float) -> None:
-        self._limit(deadline)
-        self._socket.connect((ADDRESS, port))
-        if self._socket.getsockname() == (ADDRESS, port):
-            # TCP lets a socket connect to itself when its own port is the one it dials.
-            raise ConnectionRefusedError
+    def signed(self, method: str, path: str, body: bytes) -> dict[str, str]:
+        """Return the headers that a request needs here because of whose it is: none."""
+        del method, path, body
+        return {}
+
+    def _dial(self, port: int, deadline: float) -> socket.socket:
+        dialled = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        try:
+            dialled.settimeout(left(deadline))
+            dialled.connect((ADDRESS, port))
+            _check_other(dialled, port)
+        except BaseException:
+            dialled.close()
+            raise
+        return dialled
+
+    def _put(self, data: bytes) -> None:
+        self._socket.sendall(data)
+
+    def _take(self, deadline: float) -> bytes:
+        self._socket.settimeout(left(deadline))
+        return self._socket.recv(CHUNK)
 
     def _send(self, request: h11.Request, body: bytes, *, deadline: float) -> None:
         events = (request, h11.Data(data=body), h11.EndOfMessage())
         parts = [self._http.send(event) or b"" for event in events]
-        self._limit(deadline)
+        self._socket.settimeout(left(deadline))
         # Refused before it was all read: the reason is waiting, or reading fails likewise.
         with contextlib.suppress(ConnectionError):
-            self._socket.sendall(b"".join(parts))
+            self._put(b"".join(parts))
 
     def _receive(self, deadline: float, most: int) -> Answer:
         head: h11.Response | None = None
@@ -126,8 +138,7 @@ class Link:
                 raise
             if event is not h11.NEED_DATA:
                 return event
-            self._limit(deadline)
-            data = self._socket.recv(_CHUNK)
+            data = self._take(deadline)
             if not (data or begun or self._pending()):
                 raise ConnectionAbortedError
             self._http.receive_data(data)
@@ -135,8 +146,20 @@ class Link:
     def _pending(self) -> bool:
         return bool(self._http.trailing_data[0])
 
-    def _limit(self, deadline: float) -> None:
-        left = deadline - time.monotonic()
-        if left <= 0:
-            raise TimeoutError
-        self._socket.settimeout(left)
+
+def _check_other(dialled: socket.socket, port: int) -> None:
+    if dialled.getsockname() == (ADDRESS, port):
+        # TCP lets a socket connect to itself when its own port is the one it dials.
+        raise ConnectionRefusedError
+
+
+def left(deadline: float) -> float:
+    """Return the seconds until a deadline (monotonic).
+
+    Raises:
+        TimeoutError: there are none.
+    """
+    seconds = deadline - time.monotonic()
+    if seconds <= 0:
+        raise TimeoutError
+    return seconds

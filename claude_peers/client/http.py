@@ -8,6 +8,9 @@ connection, has shown one of these:
 - for brokers of other implementations, which know no proof: the listener's uid is ours;
 - the user said so, where the system cannot tell whose listener it is.
 
+A broker on another machine shows the certificate by which this one was invited, before a byte is
+sent, and the proof that it knows this machine's token.
+
 A connection that breaks is not repaired behind the caller's back: the next request opens, and
 so verifies, a new one. No request is ever sent twice.
 """
@@ -15,11 +18,13 @@ so verifies, a new one. No request is ever sent twice.
 import os
 import time
 from collections.abc import Callable
-from typing import Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 import h11
 
-from claude_peers.client.exchange import ADDRESS, Answer, Link, TooLargeError
+from claude_peers.client.errors import RefusedError
+from claude_peers.client.exchange import ADDRESS, Answer, Link
+from claude_peers.client.failures import explained, stranger
 from claude_peers.core.errors import BadRequestError, NoBrokerError
 from claude_peers.wire.codec import dumps
 from claude_peers.wire.proof import (
@@ -31,6 +36,9 @@ from claude_peers.wire.proof import (
     proven_epoch,
 )
 
+if TYPE_CHECKING:
+    from claude_peers.client.joined import Joined
+
 MOST: Final = 64 * 1024 * 1024
 """Bytes of an answer's body."""
 HEALTH_MOST: Final = 64 * 1024
@@ -41,7 +49,15 @@ _Failure = (OSError, h11.RemoteProtocolError)
 
 
 class BrokerHttp:
-    """A verified connection to the broker on a port of this machine.
+    """A verified connection to a broker.
+
+    Args:
+        place: its port on this machine, or what is known of one on another that was joined.
+        timeout: seconds that an exchange may take.
+        secret: what it may prove to know.
+        trust_listener: whether it is trusted where the system does not tell whose it is.
+        listener_uid: tells whose listener is on a port.
+        own_uid: this user.
 
     Attributes:
         health: what the broker said of itself.
@@ -52,7 +68,7 @@ class BrokerHttp:
 
     def __init__(
         self,
-        port: int,
+        place: "int | Joined",
         *,
         timeout: float = 3.0,
         secret: bytes | None,
@@ -60,8 +76,9 @@ class BrokerHttp:
         listener_uid: Callable[[int], int | None],
         own_uid: int,
     ) -> None:
-        self._port = port
-        self._where = f"{ADDRESS}:{port}"
+        self._joined = None if isinstance(place, int) else place
+        self._port = place if isinstance(place, int) else place.address.port
+        self._where = str(self._joined.address) if self._joined else f"{ADDRESS}:{place}"
         self._timeout = timeout
         self._secret = secret
         self._trust_listener = trust_listener
@@ -85,13 +102,12 @@ class BrokerHttp:
         """
         self.close()
         try:
-            link = Link(self._port, deadline=time.monotonic() + self._timeout)
+            link = self._dial(time.monotonic() + self._timeout)
         except OSError as error:
             raise self._explained(error) from error
         try:
             nonce = os.urandom(16).hex()
-            request = self._request("GET", "/health", headers={NONCE_HEADER: nonce})
-            answer = self._ask(link, request, most=HEALTH_MOST)
+            answer = self._ask(link, ("GET", "/health"), {NONCE_HEADER: nonce}, most=HEALTH_MOST)
             self._verify(answer, nonce)
         except BaseException:
             link.close()
@@ -112,7 +128,7 @@ class BrokerHttp:
         Raises:
             NoBrokerError: there is no broker, or it broke off.
         """
-        return self._value(self._ask(self._verified(), self._request("GET", path, headers={})))
+        return self._value(self._ask(self._verified(), ("GET", path), {}))
 
     def post(
         self,
@@ -142,8 +158,7 @@ class BrokerHttp:
             headers[AUTH_HEADER] = self._auth()
         if token is not None:
             headers["authorization"] = f"Bearer {self._confided(token)}"
-        request = self._request("POST", path, headers=headers)
-        return self._value(self._ask(link, request, body=data, wait=wait))
+        return self._value(self._ask(link, ("POST", path), headers, body=data, wait=wait))
 
     def _forget(self) -> None:
         self.epoch: int | None = None
@@ -157,15 +172,26 @@ class BrokerHttp:
         assert self._link is not None  # noqa: S101 - `open` has set it, or raised
         return self._link
 
+    def _dial(self, deadline: float) -> Link:
+        if self._joined is None:
+            return Link(self._port, deadline=deadline)
+        from claude_peers.client.remote import RemoteLink
+
+        return RemoteLink(self._joined, deadline=deadline)
+
     def _ask(
         self,
         link: Link,
-        request: h11.Request,
+        asked: tuple[str, str],
+        headers: dict[str, str],
         *,
         body: bytes = b"",
         most: int = MOST,
         wait: float = 0.0,
     ) -> Answer:
+        method, path = asked
+        lines = {"host": self._where, **headers, **link.signed(method, path, body)}
+        request = h11.Request(method=method, target=path, headers=list(lines.items()))
         try:
             deadline = time.monotonic() + self._timeout + wait
             return link.exchange(request, body, deadline=deadline, most=most)
@@ -174,15 +200,13 @@ class BrokerHttp:
             self.close()
             raise self._explained(error) from error
 
-    def _request(self, method: str, path: str, *, headers: dict[str, str]) -> h11.Request:
-        lines = {"host": self._where, **headers}
-        return h11.Request(method=method, target=path, headers=list(lines.items()))
-
     def _verify(self, answer: Answer, nonce: str) -> None:
         if self._secret is not None:
             proof = answer.headers.get(PROOF_HEADER, "")
             self.epoch = proven_epoch(self._secret, nonce, proof)
             self.proven = self.epoch is not None
+        if self._joined is not None:
+            self._check_admitted(answer)
         uid = None if self.proven else self._listener_uid(self._port)
         if uid is not None and uid != self._own_uid:
             raise NoBrokerError(
@@ -198,6 +222,15 @@ class BrokerHttp:
             )
         self.challenge = answer.headers.get(CHALLENGE_HEADER)
 
+    def _check_admitted(self, answer: Answer) -> None:
+        """Tell what a broker on another machine says to us, if it does not let us in."""
+        if answer.status != _OK:
+            told = answer.json()
+            if isinstance(told, dict) and "error" in told:
+                raise RefusedError("/health", answer.status, told)
+        if not self.proven:
+            raise stranger(self._where)
+
     def _health(self, answer: Answer) -> dict[str, Any]:
         try:
             health = answer.json()
@@ -210,7 +243,7 @@ class BrokerHttp:
                 f"The broker on {self._where} is not serving (HTTP {answer.status})",
                 "Try again in a moment.",
             )
-        raise self._stranger()
+        raise stranger(self._where)
 
     def _auth(self) -> str:
         if self._secret is None or self.challenge is None or not self.proven:
@@ -240,39 +273,6 @@ class BrokerHttp:
                 "Run `claude-peers doctor` to see who listens there.",
             ) from error
 
-    def _stranger(self) -> NoBrokerError:
-        return NoBrokerError(
-            f"A stranger, not a broker, listens on {self._where}",
-            "End that program, or set CLAUDE_PEERS_PORT to choose another port.",
-        )
-
     def _explained(self, error: OSError | h11.RemoteProtocolError) -> NoBrokerError:
-        match error:
-            case ConnectionRefusedError():
-                return NoBrokerError(
-                    f"No broker is running on {self._where}",
-                    "Start an agent session with claude-peers, or run `claude-peers serve`.",
-                )
-            case TimeoutError():
-                return NoBrokerError(
-                    f"The listener on {self._where} did not answer within {self._timeout:g} s",
-                    "Run `claude-peers doctor` to see who listens there and whether it is stopped.",
-                )
-            case TooLargeError():
-                return NoBrokerError(
-                    f"The listener on {self._where} sent an answer without end",
-                    "Run `claude-peers doctor` to see who listens there.",
-                )
-            case h11.RemoteProtocolError():
-                return self._stranger()
-            case ConnectionError():
-                return NoBrokerError(
-                    f"The broker on {self._where} broke off before its answer was complete",
-                    "Try again: when a broker ends, another takes over within a second.",
-                    retry_after=0.1,
-                )
-            case _:
-                return NoBrokerError(
-                    f"The system does not let us talk to {self._where}: {error.strerror}",
-                    "If this runs in a sandbox, allow connections to 127.0.0.1.",
-                )
+        abroad = self._joined is not None
+        return explained(error, self._where, patience=self._timeout, abroad=abroad)

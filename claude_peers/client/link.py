@@ -7,7 +7,8 @@ whoever merely owns the port.
 import asyncio
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, Protocol
 
 from claude_peers.core.errors import BadRequestError, NoBrokerError
@@ -135,27 +136,40 @@ class LiveLink(asyncio.Protocol):
         """See `Link`."""
         self._transport.close()
 
-    async def upgrade(self, port: int, secret: bytes) -> None:
+    def give_up(self) -> None:
+        """End a connection that is half open: what nobody reads must not keep it."""
+        self._transport.abort()
+
+    async def upgrade(
+        self, where: str, secret: bytes, signed: Mapping[str, str] = MappingProxyType({})
+    ) -> None:
         """Ask for the live connection and verify who answers.
+
+        Args:
+            where: `HOST:PORT` of the broker.
+            secret: what it has to prove to know.
+            signed: further headers, by which this machine is known to it.
 
         Raises:
             NotOursError: no broker of this user, or none of ours.
         """
-        if self._transport.get_extra_info("sockname") == (ADDRESS, port):
+        ends = (self._transport.get_extra_info(each) for each in ("sockname", "peername"))
+        if len(set(ends)) == 1:
             # TCP lets a socket connect to itself when its own port is the one it dials.
             raise ConnectionRefusedError
         nonce = os.urandom(16).hex()
+        more = "".join(f"{name}: {value}\r\n" for name, value in signed.items())
         head = (
-            f"GET {frames.LIVE_PATH} HTTP/1.1\r\nHost: {ADDRESS}:{port}\r\n"
+            f"GET {frames.LIVE_PATH} HTTP/1.1\r\nHost: {where}\r\n"
             f"Connection: Upgrade\r\nUpgrade: {frames.PROTOCOL}\r\n"
-            f"{proof.NONCE_HEADER}: {nonce}\r\n\r\n"
+            f"{proof.NONCE_HEADER}: {nonce}\r\n{more}\r\n"
         )
         self._transport.write(head.encode())
         status, headers = _parse(await self._upgraded)
         epoch = proof.proven_epoch(secret, nonce, headers.get(proof.PROOF_HEADER, ""))
         if status != 101 or epoch is None:  # noqa: PLR2004 - HTTP's Switching Protocols
             raise NotOursError(
-                f"What listens on {ADDRESS}:{port} is no claude-peers of yours",
+                f"What listens on {where} is no claude-peers of yours",
                 "End it, or choose another port with CLAUDE_PEERS_PORT.",
             )
         self.epoch = epoch
@@ -206,7 +220,7 @@ async def connect(port: int, secret: bytes) -> LiveLink:
     async with asyncio.timeout(HANDSHAKE):
         transport, link = await loop.create_connection(LiveLink, ADDRESS, port)
         try:
-            await link.upgrade(port, secret)
+            await link.upgrade(f"{ADDRESS}:{port}", secret)
         except BaseException:
             transport.abort()
             raise

@@ -9,7 +9,9 @@ Rules:
        acknowledged, or it was answered. Evidence may arrive in any unread state, also after a
        take-over has put the message back to *queued*.
     5. What was handed out twenty times without evidence is not handed out again: it is dead.
-    6. A missing key is an illegal move; the store turns the table into its WHERE clause.
+    6. The last value of a topic, given to who has just subscribed, never becomes a dead letter:
+       where another message would be dead, it is forgotten.
+    7. A missing key is an illegal move; the store turns the table into its WHERE clause.
 """
 
 from enum import StrEnum
@@ -56,6 +58,8 @@ TRANSITIONS: dict[tuple[State, Event], State] = {
 
 DIRECT_TTL = 24 * 3600.0
 """Seconds a message to one peer is kept unread."""
+TOPIC_TTL = 3600.0
+"""Seconds a message to a topic or a scope is kept unread: it is news, and many have it."""
 MOST_TTL = 7 * 24 * 3600.0
 """Seconds a sender may ask for."""
 OWED = 600.0
@@ -69,9 +73,9 @@ REASONS = {
 """Why a message is dead, by the event that ended it."""
 
 
-def lifetime(wanted: float | None) -> float:
+def lifetime(wanted: float | None, usual: float = DIRECT_TTL) -> float:
     """Return the seconds a message is kept unread, as its sender asked for it."""
-    return min(wanted, MOST_TTL) if wanted and wanted > 0 else DIRECT_TTL
+    return min(wanted, MOST_TTL) if wanted and wanted > 0 else usual
 
 
 def patience(wanted: float | None, lives: float) -> float:

@@ -7,7 +7,13 @@ from claude_peers.core.models import Peer, Presence
 
 
 def visible(
-    peers: Iterable[Peer], scope: str, *, cwd: str | None, root: str | None, repo: str | None
+    peers: Iterable[Peer],
+    scope: str,
+    *,
+    cwd: str | None,
+    root: str | None,
+    repo: str | None = None,
+    machine: str = "",
 ) -> list[Peer]:
     """Return the peers of `scope` (directory, repo; anything else is machine).
 
@@ -17,6 +23,7 @@ def visible(
         cwd: the caller's directory; no directory shows nobody in scope directory.
         root: the root of the caller's work tree; without one, repo means the directory.
         repo: the caller's common git directory, which work trees of one repository share.
+        machine: the caller's; a directory of the same name on another one is another directory.
     """
     same: Callable[[Peer], bool]
     if scope == "directory" or (scope == "repo" and not root):
@@ -25,11 +32,15 @@ def visible(
         same = lambda peer: peer.git_root == root or (repo is not None and peer.repo == repo)  # noqa: E731
     else:
         return list(peers)
-    return [peer for peer in peers if same(peer)]
+    return [peer for peer in peers if peer.machine == machine and same(peer)]
 
 
-def resolve(target: str, peers: Collection[Peer], *, host: str, now: float = 0.0) -> Peer:
+def resolve(
+    target: str, peers: Collection[Peer], *, host: str, now: float = 0.0, machine: str = ""
+) -> Peer:
     """Return the one peer that `target` means: an id, a name, `name@host` or a directory.
+
+    A directory means one on the `machine` of whoever asks.
 
     An id wins over a name. Then come, in this order: who is there under that name or in that
     directory, who is away, who had the name (or the id) within the last day, and the last that
@@ -45,12 +56,13 @@ def resolve(target: str, peers: Collection[Peer], *, host: str, now: float = 0.0
     name, _, where = target.partition("@")
     near = [peer for peer in peers if where in ("", peer.host or host)]
     named = [peer for peer in near if peer.name == name]
+    beside = [peer for peer in peers if peer.machine == machine]
     found = (
         [peer for peer in named if peer.presence is Presence.PRESENT]
-        or _in_directory(target, peers, Presence.PRESENT)
+        or _in_directory(target, beside, Presence.PRESENT)
         or [peer for peer in named if peer.presence is Presence.AWAY]
         or [p for p in near if p.presence is not Presence.DEPARTED and _had_name(p, name, now)]
-        or _in_directory(target, peers, Presence.AWAY)
+        or _in_directory(target, beside, Presence.AWAY)
         or sorted(named, key=lambda peer: peer.last_seen)[-1:]
     )
     if not found:

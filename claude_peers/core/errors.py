@@ -35,6 +35,13 @@ class BadRequestError(ClaudePeersError):
         super().__init__(fact, remedy)
 
 
+class NotPossibleError(BadRequestError):
+    """The request is well-formed, but cannot be done as things are."""
+
+    code = "not_possible"
+    http_status = 409
+
+
 class SettingsError(ClaudePeersError):
     """An environment variable holds a value that cannot be used."""
 
@@ -168,6 +175,28 @@ class HopLimitError(ClaudePeersError):
         super().__init__(
             f"This thread has {limit} answers to answers",
             "If there is more to say, send it without reply_to; else leave it.",
+        )
+
+
+class TooManyTopicsError(ClaudePeersError):
+    """A peer has too many subscriptions, or too many topics have a value that is kept."""
+
+    code = "too_many_topics"
+    http_status = 429
+    business = True
+
+
+class RetainedTooLongError(ClaudePeersError):
+    """A text is too long to be kept as a topic's last value."""
+
+    code = "retained_too_long"
+    http_status = 413
+    business = True
+
+    def __init__(self, size: int, limit: int) -> None:
+        super().__init__(
+            f"The text has {size} bytes, the last value of a topic may have {limit}",
+            "Publish it without retain, or put it in a file and send its path.",
         )
 
 

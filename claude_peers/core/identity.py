@@ -8,6 +8,8 @@ the mailbox's keys, knows the user's secret, and nobody alive holds the mailbox:
     resume   the agent's session id: the same conversation in a new process.
     launch   parent process, directory and client name: what a script starts again.
     shell    a name that the user chose on the command line.
+    token    a name for which the user had a token made. Making another one means the same
+             mailbox also while it is held: that is how a token is replaced.
 
 Keys are hashed, so that a database or a log tells nothing about sessions.
 """
@@ -82,10 +84,17 @@ def same_agent(keys: Iterable[str], present: Collection[Peer]) -> Peer | None:
     return next((peer for peer in present if not set(live).isdisjoint(peer.keys)), None)
 
 
+def _adoptable(wanted: str) -> tuple[Presence, ...]:
+    """Return the presences in which a mailbox goes to who shows this key of it."""
+    if wanted.startswith("token:"):
+        return (Presence.AWAY, Presence.PRESENT)
+    return (Presence.AWAY,)
+
+
 def predecessor(keys: Iterable[str], peers: Collection[Peer]) -> Peer | None:
     """Return the peer whose mailbox a newcomer with `keys` adopts, strongest key first."""
     for wanted in keys:
         for peer in peers:
-            if peer.presence is Presence.AWAY and wanted in peer.keys:
+            if wanted in peer.keys and peer.presence in _adoptable(wanted):
                 return peer
     return None

@@ -28,6 +28,18 @@ SENDERS = 4096
 """Senders, and pairs of them, whose rate is remembered."""
 HOPS = 20
 """Answers to answers: a conversation that is longer begins a new thread."""
+TOPIC = 256
+"""Characters of a topic or pattern."""
+LEVELS = 16
+"""Levels of one."""
+SUBSCRIPTIONS = 64
+"""Patterns of one peer."""
+RETAINED = 256
+"""Topics whose last value is kept."""
+RETAINED_TEXT = 16 * 1024
+"""Bytes of such a value: a peer that subscribes may be given many at once."""
+RECIPIENTS_AS_ONE = 10
+"""Recipients of a broadcast that count as one more message of its sender."""
 NEARLY_FULL = 0.9
 """Share of a mailbox's limits above which its senders are warned."""
 
@@ -69,15 +81,23 @@ class Exchange:
     turns: Bucket
 
 
-def spend(bucket: Bucket | None, limits: Limits, *, now: float) -> Bucket:
-    """Take one message off the allowance and return what is left.
+def cost(recipients: int, limits: Limits) -> int:
+    """Return as how many messages a broadcast counts: one, and one for every ten it reaches.
+
+    Never more than the burst, so that whoever has been quiet may reach everybody.
+    """
+    return max(1, min(1 + recipients // RECIPIENTS_AS_ONE, limits.burst))
+
+
+def spend(bucket: Bucket | None, limits: Limits, *, now: float, count: int = 1) -> Bucket:
+    """Take `count` messages off the allowance and return what is left.
 
     Raises:
         RateLimitedError: the allowance is used up; the bucket stays as it is.
     """
     if not limits.per_minute:
         return Bucket(float(limits.burst), now)
-    left, wait = _take(bucket, limits.per_minute, limits.burst, now=now)
+    left, wait = _take(bucket, limits.per_minute, limits.burst, now=now, count=count)
     if wait:
         raise RateLimitedError(limits.per_minute, wait)
     return left
@@ -100,15 +120,15 @@ def take_turn(exchange: Exchange | None, sender: str, limits: Limits, *, now: fl
 
 
 def _take(
-    bucket: Bucket | None, per_minute: int, burst: int, *, now: float
+    bucket: Bucket | None, per_minute: int, burst: int, *, now: float, count: int = 1
 ) -> tuple[Bucket, float]:
-    """Return what is left after one is taken, and the seconds to wait if there was none."""
+    """Return what is left after `count` are taken, and the seconds to wait if too few were left."""
     rate = per_minute / 60.0
     held = bucket or Bucket(float(burst), now)
     tokens = min(float(burst), held.tokens + (now - held.at) * rate)
-    if tokens < 1.0:
-        return held, (1.0 - tokens) / rate
-    return Bucket(tokens - 1.0, now), 0.0
+    if tokens < count:
+        return held, (count - tokens) / rate
+    return Bucket(tokens - count, now), 0.0
 
 
 def check_text(text: str) -> None:

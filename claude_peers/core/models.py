@@ -18,6 +18,8 @@ class Trust(StrEnum):
     """The registered process owns the registering socket; only its sockets act for it."""
     OPEN = "open"
     """No process known, or another's: any caller of the same user on this machine."""
+    REMOTE = "remote"
+    """On another machine, which shows its token with every request, and the peer its own."""
 
 
 class Presence(StrEnum):
@@ -81,6 +83,8 @@ class Peer:
         muted: ids of senders whose messages it does not want to be offered.
         activity: whether its agent is `idle` or `busy`, "" where nobody can tell; not stored.
         boot: the machine's boot id, so that a pid of before the last reboot is known as dead.
+        machine: the joined machine that it is on, "" for this one.
+        shared: whether peers on other machines see all of it (`core.sharing`).
         registered_at, last_seen: ISO 8601, UTC, milliseconds, as upstream sends them.
     """
 
@@ -104,6 +108,8 @@ class Peer:
     former: tuple[tuple[str, float], ...] = ()
     muted: tuple[str, ...] = ()
     activity: str = ""
+    machine: str = ""
+    shared: bool = False
     registered_at: str = ""
     last_seen: str = ""
 
@@ -119,6 +125,8 @@ class Draft:
         held: the recipient does not want to be offered it.
         owed_at: seconds since the epoch when a request's sender is told that no answer came.
         notice_of: the request about which this tells; it is accepted once, while one is owed.
+        topic: what it was published to, if it was.
+        retained: it is the topic's last value, given to who has just subscribed.
     """
 
     from_id: str
@@ -134,6 +142,8 @@ class Draft:
     held: bool = False
     owed_at: float | None = None
     notice_of: int | None = None
+    topic: str | None = None
+    retained: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,6 +158,7 @@ class Message:
         hops: how many messages it is away from that one.
         inherited: it was meant for an earlier holder of the recipient's name.
         reason: why it is dead.
+        topic, retained: see `Draft`.
     """
 
     id: int
@@ -168,6 +179,24 @@ class Message:
     expires_at: float = 0.0
     ended_at: float | None = None
     reason: str | None = None
+    topic: str | None = None
+    retained: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retained:
+    """The last value of a topic, for who subscribes later; an empty text is the end of it.
+
+    Attributes:
+        expires_at: seconds since the epoch after which it is given to nobody, or None.
+    """
+
+    topic: str
+    from_id: str
+    text: str
+    sent_at: str
+    verified: bool = False
+    expires_at: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,6 +267,11 @@ class Caller(Protocol):
         ...
 
     @property
+    def machine(self) -> str:
+        """The joined machine it is on, as its token has shown; "" for this machine."""
+        ...
+
+    @property
     def source(self) -> str:
         """What its rate is counted by if it sends as nobody who is registered: its user."""
         ...
@@ -245,6 +279,10 @@ class Caller(Protocol):
     @property
     def traceable(self) -> bool:
         """Whether the system tells which socket is the caller's, and so whose it is not."""
+        ...
+
+    def is_user_of(self, machine: str) -> bool:
+        """Whether it has proved to act for the user of a machine ("" is this), not for an agent."""
         ...
 
     def owns(self, process: Process) -> bool:

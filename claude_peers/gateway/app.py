@@ -1,8 +1,8 @@
 """The routes: every operation by its path, and the few things that are not operations."""
 
 import logging
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from claude_peers import __version__
@@ -11,7 +11,7 @@ from claude_peers.broker.operations import OPERATIONS
 from claude_peers.broker.operations.registry import Answer, Operation
 from claude_peers.core.errors import ClaudePeersError, FencedError
 from claude_peers.gateway import errors, guard
-from claude_peers.gateway.caller import ConnectionCaller
+from claude_peers.gateway.caller import ConnectionCaller, RemoteCaller
 from claude_peers.gateway.framing import Head
 from claude_peers.wire import codec, frames, proof
 
@@ -19,6 +19,9 @@ log = logging.getLogger(__name__)
 
 JSON = "application/json;charset=utf-8"
 TEXT = "text/plain;charset=utf-8"
+Caller = ConnectionCaller | RemoteCaller
+MCP_PATH = "/mcp"
+"""Where MCP clients that speak HTTP come (`gateway.mcp`)."""
 _BY_PATH = {operation.path: operation for operation in OPERATIONS}
 _HTTP_ERROR = 500
 
@@ -44,6 +47,7 @@ class App:
 
     Attributes:
         closing: whether requests are turned away, to the next broker.
+        mcp: answers requests to `/mcp`, which have shown a peer's token; without it there are none.
     """
 
     def __init__(
@@ -52,29 +56,36 @@ class App:
         self.broker = broker
         self.secret = secret
         self.closing = False
+        self.mcp: Callable[[Caller, Head, bytes], Awaitable[Response]] | None = None
         self._status = status
-        self._get: dict[str, Callable[[], tuple[str, bytes]]] = {
-            "/": lambda: (TEXT, b"claude-peers broker"),
-            "/health": lambda: (JSON, codec.dumps(self._health())),
-            "/status": lambda: (JSON, codec.dumps(self._health() | self._status())),
+        self._get: dict[str, Callable[[Caller], tuple[str, bytes]]] = {
+            "/": lambda _caller: (TEXT, b"claude-peers broker"),
+            "/health": lambda _caller: (JSON, codec.dumps(self._health())),
+            "/status": lambda caller: (JSON, codec.dumps(self._whole_status(caller))),
+            "/openapi.json": lambda _caller: (JSON, _document()),
         }
+        self._methods: dict[str, tuple[str, ...]] = dict.fromkeys(_BY_PATH, ("POST",))
+        self._methods |= dict.fromkeys(self._get, ("GET", "HEAD"))
+        self._methods[MCP_PATH] = ("POST",)
 
-    def admit(self, caller: ConnectionCaller, head: Head) -> None:
+    def admit(self, caller: Caller, head: Head) -> None:
         """Let a request's body be read.
 
         Raises:
             Refusal: it is not (see `gateway.guard`).
+            MachineRefusedError: it comes from a machine that may not ask.
             FencedError: there is another broker to ask.
         """
         caller.present(head)
         known = self.broker.roster.by_token(caller.token_hash) is not None
         facts = caller.facts_for(token_known=known, token_matters=head.path != "/register")
-        guard.check(head, facts)
+        methods = self._methods.get(head.path, guard.METHODS)
+        guard.check(head, replace(facts, methods=methods, needs_token=head.path == MCP_PATH))
         if head.path == "/register" and not known:
             caller.token_hash = None
         self._check_open()
 
-    async def answer(self, caller: ConnectionCaller, head: Head, body: bytes) -> Response:
+    async def answer(self, caller: Caller, head: Head, body: bytes) -> Response:
         """Serve an admitted request; never raises."""
         try:
             return await self._serve(caller, head, body)
@@ -87,7 +98,7 @@ class App:
         return Response(status=status, body=codec.dumps(told), headers=errors.headers_for(error))
 
     async def call(
-        self, caller: ConnectionCaller, path: str, body: dict[str, Any]
+        self, caller: Caller, path: str, body: dict[str, Any]
     ) -> tuple[int, Any, Callable[[bool], None] | None]:
         """Serve a request of a live connection: status, JSON and whom to tell once written."""
         try:
@@ -103,16 +114,19 @@ class App:
         if self.closing:
             raise FencedError
 
-    async def _serve(self, caller: ConnectionCaller, head: Head, body: bytes) -> Response:
+    async def _serve(self, caller: Caller, head: Head, body: bytes) -> Response:
         self._check_open()
+        caller.received(body)
         if head.method != "POST":
             content = self._get.get(head.path)
             if content is None:
                 raise _unknown_path(get=True)
-            content_type, told = content()
+            content_type, told = content(caller)
             return Response(
                 status=200, body=told, content_type=content_type, headers=self._proof(caller, head)
             )
+        if head.path == MCP_PATH and self.mcp is not None:
+            return await self.mcp(caller, head, body)
         operation = _operation(head.path)
         result = await operation(self.broker, caller, codec.load_object(body))
         if isinstance(result, Answer):
@@ -120,25 +134,33 @@ class App:
         return Response(status=200, body=codec.dumps(result))
 
     def _verdict(self, error: Exception, path: str) -> tuple[int, dict[str, Any]]:
-        if isinstance(error, ClaudePeersError) and error.business and path == "/send-message":
+        if (
+            isinstance(error, ClaudePeersError)
+            and error.business
+            and path in errors.REFUSED_WITH_200
+        ):
             return 200, errors.business_refusal(error)
         status, told = errors.response_for(error)
         if status >= _HTTP_ERROR and not isinstance(error, ClaudePeersError):
             log.error("%s failed", path, exc_info=error)
         return status, told
 
-    def _proof(self, caller: ConnectionCaller, head: Head) -> tuple[tuple[str, str], ...]:
+    def _proof(self, caller: Caller, head: Head) -> tuple[tuple[str, str], ...]:
         nonce = head.headers.get(proof.NONCE_HEADER)
         if nonce is None:
             return ()
         return self.proofs(caller, nonce)
 
-    def proofs(self, caller: ConnectionCaller, nonce: str) -> tuple[tuple[str, str], ...]:
+    def proofs(self, caller: Caller, nonce: str) -> tuple[tuple[str, str], ...]:
         """Return the headers by which the broker proves itself and asks for the same."""
         return (
-            (proof.PROOF_HEADER, proof.broker_proof(self.secret, nonce, self.broker.epoch)),
+            (proof.PROOF_HEADER, proof.broker_proof(caller.secret, nonce, self.broker.epoch)),
             (proof.CHALLENGE_HEADER, caller.challenge),
         )
+
+    def _whole_status(self, caller: Caller) -> dict[str, Any]:
+        """Return what the node does as well; its processes are this machine's own business."""
+        return self._health() | (self._status() if not caller.machine else {})
 
     def _health(self) -> dict[str, Any]:
         return {
@@ -147,6 +169,12 @@ class App:
             "version": f"claude-peers/{__version__}",
             "epoch": self.broker.epoch,
         }
+
+
+def _document() -> bytes:
+    from claude_peers.gateway import openapi  # whoever does not ask for it does not pay for it
+
+    return openapi.document()
 
 
 def _operation(path: str) -> Operation:
@@ -158,7 +186,7 @@ def _operation(path: str) -> Operation:
 
 def _unknown_path(*, get: bool = False) -> errors.Refusal:
     if get:
-        remedy = "GET serves /, /health and /status; everything else is a POST."
+        remedy = "GET serves /, /health, /status and /openapi.json; everything else is a POST."
     else:
         remedy = f"The requests are {', '.join(sorted(_BY_PATH))}."
     return errors.Refusal(404, "not_found", fact="not found", remedy=remedy)

@@ -10,8 +10,7 @@ import h11
 
 from claude_peers.core.errors import ClaudePeersError
 from claude_peers.gateway import errors, framing
-from claude_peers.gateway.app import App, Response, upgrade_refusal
-from claude_peers.gateway.caller import ConnectionCaller
+from claude_peers.gateway.app import App, Caller, Response, upgrade_refusal
 from claude_peers.gateway.framing import Head
 from claude_peers.wire import frames, proof
 
@@ -44,7 +43,7 @@ class Listener(Protocol):
     app: App
     deadlines: Deadlines
 
-    def identify(self, peer: tuple[str, int], me: tuple[str, int]) -> ConnectionCaller:
+    def identify(self, transport: asyncio.Transport) -> Caller:
         """Return who is at the other end."""
         ...
 
@@ -56,7 +55,7 @@ class Listener(Protocol):
         """Count it no longer."""
         ...
 
-    def upgraded(self, transport: asyncio.Transport, caller: ConnectionCaller, rest: bytes) -> None:
+    def upgraded(self, transport: asyncio.Transport, caller: Caller, rest: bytes) -> None:
         """Go on with a live connection; `rest` came right behind the request for it."""
         ...
 
@@ -72,7 +71,7 @@ class HttpProtocol(asyncio.Protocol):
     def __init__(self, server: Listener) -> None:
         self.serving: asyncio.Task[None] | None = None
         self.transport: asyncio.Transport
-        self.caller: ConnectionCaller
+        self.caller: Caller
         self._server = server
         self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=2 * framing.HEAD)
         self._buffer = bytearray()
@@ -97,9 +96,7 @@ class HttpProtocol(asyncio.Protocol):
         transport.set_write_buffer_limits(high=0)
         connected = transport.get_extra_info("socket")
         connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.caller = self._server.identify(
-            transport.get_extra_info("peername")[:2], transport.get_extra_info("sockname")[:2]
-        )
+        self.caller = self._server.identify(transport)
         if not self._server.enter(self):
             transport.abort()
             return
@@ -110,6 +107,7 @@ class HttpProtocol(asyncio.Protocol):
         del exc
         self._server.leave(self)
         self._expect(None)
+        self.caller.left.set()
         self._told(whole=False)
 
     def data_received(self, data: bytes) -> None:

@@ -18,11 +18,13 @@ REASONS: Final[Mapping[int, str]] = MappingProxyType(
     {
         101: "Switching Protocols",
         200: "OK",
+        202: "Accepted",
         400: "Bad Request",
         401: "Unauthorized",
         403: "Forbidden",
         404: "Not Found",
         405: "Method Not Allowed",
+        406: "Not Acceptable",
         408: "Request Timeout",
         409: "Conflict",
         411: "Length Required",
@@ -33,10 +35,13 @@ REASONS: Final[Mapping[int, str]] = MappingProxyType(
         429: "Too Many Requests",
         431: "Request Header Fields Too Large",
         500: "Internal Server Error",
+        501: "Not Implemented",
         503: "Service Unavailable",
     }
 )
 
+REFUSED_WITH_200: Final = frozenset({"/send-message", "/broadcast", "/subscribe"})
+"""Paths whose business refusals upstream's clients expect with status 200."""
 _INTERNAL = 500
 
 

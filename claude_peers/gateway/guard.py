@@ -17,7 +17,7 @@ from claude_peers.gateway.framing import Head
 
 _NAMES = ("127.0.0.1", "localhost", "[::1]")
 _HTTP_PORT = 80
-_METHODS = ("GET", "HEAD", "POST")
+METHODS = ("GET", "HEAD", "POST")
 _PROXY_HEADERS = frozenset(
     {
         "cdn-loop",
@@ -46,15 +46,22 @@ class Facts:
         uid: the user at the other end, None where the system does not tell.
         own_uid: the user of this broker.
         port: the port the connection came in on.
+        remote: whether it came through TLS, from a machine whose signature has been seen to.
         token_ok: whether the token the request carries is a peer's; None if it carries none, or
             none that matters.
+        methods: what the path takes; all we know if there is no such path.
+        needs_token: whether the path is for peers that show their token. No page has one, so
+            there a request may name our own address as its origin, as MCP clients do.
     """
 
     peer: str
     uid: int | None
     own_uid: int
     port: int
+    remote: bool = False
     token_ok: bool | None = None
+    methods: tuple[str, ...] = METHODS
+    needs_token: bool = False
 
 
 def check(head: Head, facts: Facts) -> None:
@@ -68,11 +75,9 @@ def check(head: Head, facts: Facts) -> None:
 
 
 def _host(head: Head, facts: Facts) -> None:
-    host = head.headers.get("host", "").lower()
-    allowed = [f"{name}:{facts.port}" for name in _NAMES]
-    if facts.port == _HTTP_PORT:
-        allowed += _NAMES
-    if host not in allowed:
+    if facts.remote:  # the name is whatever that machine knows us by, and no page has its token
+        return
+    if head.headers.get("host", "").lower() not in _addresses(facts):
         raise Refusal(
             421,
             "wrong_host",
@@ -81,7 +86,16 @@ def _host(head: Head, facts: Facts) -> None:
         )
 
 
-def _origin(head: Head, _facts: Facts) -> None:
+def _addresses(facts: Facts) -> list[str]:
+    """Return what this broker is called in a URL."""
+    names = [f"{name}:{facts.port}" for name in _NAMES]
+    return names + [*_NAMES] if facts.port == _HTTP_PORT else names
+
+
+def _origin(head: Head, facts: Facts) -> None:
+    scheme, _, origin = head.headers.get("origin", "").lower().partition("://")
+    if facts.needs_token and scheme == "http" and origin in _addresses(facts):
+        return
     if "origin" in head.headers:
         raise _from_a_browser("The request has an Origin header, as web pages send")
 
@@ -100,9 +114,25 @@ def _proxy(head: Head, facts: Facts) -> None:
 
 
 def _source(_head: Head, facts: Facts) -> None:
-    if not (facts.peer == "::1" or facts.peer.startswith(("127.", "::ffff:127."))):
+    if not (facts.remote or facts.peer == "::1" or facts.peer.startswith(("127.", "::ffff:127."))):
         raise _from_elsewhere(
             "not_local", "The request comes from another machine", port=facts.port
+        )
+
+
+def _token(_head: Head, facts: Facts) -> None:
+    if facts.needs_token and not facts.token_ok:
+        told = "no" if facts.token_ok is None else "an unknown"
+        reason = "" if facts.token_ok is None else ', error="invalid_token"'
+        raise Refusal(
+            401,
+            "invalid_token",
+            fact=f"The request has {told} token",
+            remedy=(
+                "Send Authorization: Bearer with a token; `claude-peers token NAME` prints a "
+                "client's configuration with a new one."
+            ),
+            headers=(("WWW-Authenticate", f'Bearer realm="claude-peers"{reason}'),),
         )
 
 
@@ -129,14 +159,15 @@ def _options(head: Head, _facts: Facts) -> None:
         raise _from_a_browser("OPTIONS asks leave for a web page, and no web page has it")
 
 
-def _method(head: Head, _facts: Facts) -> None:
-    if head.method not in _METHODS:
+def _method(head: Head, facts: Facts) -> None:
+    if head.method not in facts.methods:
+        allowed = ", ".join(facts.methods)
         raise Refusal(
             405,
             "method_not_allowed",
-            fact="The method is none that this broker knows",
-            remedy="Use POST, or GET where the path allows it.",
-            headers=(("Allow", ", ".join(_METHODS)),),
+            fact="The path does not take this method",
+            remedy=f"Use one of {allowed}.",
+            headers=(("Allow", allowed),),
         )
 
 
@@ -182,6 +213,7 @@ _RULES: tuple[Callable[[Head, Facts], None], ...] = (
     _fetch_site,
     _proxy,
     _source,
+    _token,
     _user,
     _options,
     _method,

@@ -9,11 +9,10 @@ from claude_peers.broker.registration import hash_token
 from claude_peers.core.errors import BadRequestError
 from claude_peers.core.limits import BACKLOG
 from claude_peers.core.models import PeerId
-from claude_peers.gateway.caller import ConnectionCaller
 from claude_peers.wire import frames
 
 if TYPE_CHECKING:
-    from claude_peers.gateway.app import App
+    from claude_peers.gateway.app import App, Caller
     from claude_peers.transports.live import LiveConnections, Stream
 
 log = logging.getLogger(__name__)
@@ -37,7 +36,7 @@ class LiveProtocol(asyncio.Protocol):
         self,
         app: "App",
         live: "LiveConnections",
-        caller: ConnectionCaller,
+        caller: "Caller",
         *,
         changed: Callable[["LiveProtocol", bool], None],
     ) -> None:
@@ -56,6 +55,11 @@ class LiveProtocol(asyncio.Protocol):
         self._serving = 0
         self._clogged = False
         self._unwritten: list[Callable[[bool], None]] = []
+
+    @property
+    def machine(self) -> str:
+        """The machine that the session is on, "" for this one."""
+        return self._caller.machine
 
     # The socket
 
@@ -102,7 +106,7 @@ class LiveProtocol(asyncio.Protocol):
         self._take_frames()
 
     def hang_up(self) -> None:
-        """See `transports.live.Companion`."""
+        """See `transports.live.Sink` and `transports.live.Companion`."""
         self.transport.abort()
 
     # A sink for pushes
@@ -209,7 +213,7 @@ class LiveProtocol(asyncio.Protocol):
         pid = body.get("pid")
         self.pid = pid if isinstance(pid, int) else None
         # From here on it is an agent, and agents do not act for their user.
-        self._caller.knows_secret = False
+        self._caller.proved = False
         self._introduction.cancel()
         if not self.transport.is_closing():
             self._changed(self, True)  # noqa: FBT003 - attached or not

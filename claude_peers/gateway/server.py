@@ -4,24 +4,34 @@ import asyncio
 import socket
 import sys
 from collections.abc import Callable
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from claude_peers.gateway.app import App
-from claude_peers.gateway.caller import ConnectionCaller
+from claude_peers.gateway.app import App, Caller
+from claude_peers.gateway.caller import ConnectionCaller, RemoteCaller
 from claude_peers.gateway.connection import USUAL, Deadlines, HttpProtocol
 from claude_peers.gateway.live import LiveProtocol
 from claude_peers.host import sockets
 from claude_peers.transports.live import LiveConnections
 from claude_peers.wire import frames
 
+if TYPE_CHECKING:
+    from ssl import SSLContext
+
 CONNECTIONS: Final = 512
 """HTTP connections at a time; live ones, one a session, do not count."""
 STRANGERS: Final = 32
-"""How many of them may be other users', who are refused but have to be told so."""
+"""How many of them may be other users' or unknown machines', who have to be told why not."""
+KEEPALIVE: Final = (
+    ("TCP_KEEPIDLE", 20),
+    ("TCP_KEEPINTVL", 5),
+    ("TCP_KEEPCNT", 3),
+    ("TCP_USER_TIMEOUT", 30_000),
+)
+"""Seconds, and milliseconds, after which another machine that has vanished is given up."""
 
 
 class Server:
-    """Serves one app on one socket.
+    """Serves one app: on this machine in plain HTTP, to other machines inside TLS.
 
     Attributes:
         sessions: the live connections that have introduced themselves, oldest first.
@@ -47,21 +57,37 @@ class Server:
         self._tells = False
         self._connections: dict[HttpProtocol, None] = {}
         self._upgraded: set[LiveProtocol] = set()
-        self._server: asyncio.Server
+        self._servers: list[asyncio.Server] = []
 
     async def start(self, listener: socket.socket) -> None:
         """Accept connections on a bound socket."""
         loop = asyncio.get_running_loop()
         port = listener.getsockname()[1]
         self._tells = sys.platform == "linux" and sockets.listener_uid(port) is not None
-        self._server = await loop.create_server(
-            lambda: HttpProtocol(self), sock=listener, backlog=512
+        self._servers.append(
+            await loop.create_server(lambda: HttpProtocol(self), sock=listener, backlog=512)
         )
+
+    async def start_tls(self, listener: socket.socket, context: "SSLContext") -> None:
+        """Accept connections of other machines on a bound socket."""
+        from claude_peers.wire.tls import Tls
+        from claude_peers.wire.tls_stream import TlsStream
+
+        server = await asyncio.get_running_loop().create_server(
+            lambda: TlsStream(HttpProtocol(self), Tls(context)),
+            sock=listener,
+            backlog=64,
+            start_serving=False,
+        )
+        self._servers.append(server)  # before it is waited for: it may have to be closed meanwhile
+        await server.start_serving()
 
     async def stop_accepting(self, *, within: float) -> None:
         """Close the listener, and give what is being served a moment to be answered."""
         self.app.closing = True
-        self._server.close()
+        self.app.broker.mail.stop_waiting()
+        for server in self._servers:
+            server.close()
         busy = [c.serving for c in self._connections if c.serving is not None]
         if busy:
             await asyncio.wait(busy, timeout=within)
@@ -73,6 +99,15 @@ class Server:
         for transport in transports:
             transport.close()
 
+    def expel(self, machine: str) -> None:
+        """End every connection of a machine, at once."""
+        for connection in list(self._connections):
+            if connection.caller.machine == machine:
+                connection.transport.abort()
+        for session in list(self._upgraded):
+            if session.machine == machine:
+                session.hang_up()
+
     def ping(self) -> None:
         """Give every session a sign of life; the one in this process lives by its beat too."""
         frame = frames.ping(self.app.broker.epoch)
@@ -82,8 +117,12 @@ class Server:
 
     # What connections need (see `gateway.connection.Listener`)
 
-    def identify(self, peer: tuple[str, int], me: tuple[str, int]) -> ConnectionCaller:
+    def identify(self, transport: asyncio.Transport) -> Caller:
         """Return who is at the other end."""
+        peer, me = (transport.get_extra_info(each)[:2] for each in ("peername", "sockname"))
+        if (tls := transport.get_extra_info("tls")) is not None:
+            _watch(transport.get_extra_info("socket"))
+            return RemoteCaller(peer, me, machines=self.app.broker.machines, tls=tls)
         return ConnectionCaller(
             peer, me, secret=self.app.secret, uid=self._uid, knowable=self._tells
         )
@@ -105,7 +144,7 @@ class Server:
         """Count a connection no longer."""
         self._connections.pop(connection, None)
 
-    def upgraded(self, transport: asyncio.Transport, caller: ConnectionCaller, rest: bytes) -> None:
+    def upgraded(self, transport: asyncio.Transport, caller: Caller, rest: bytes) -> None:
         """Go on with a live connection."""
         session = LiveProtocol(self.app, self._live, caller, changed=self._session_changed)
         self._upgraded.add(session)
@@ -122,7 +161,15 @@ class Server:
         self.attached()
 
     def _is_stranger(self, connection: HttpProtocol) -> bool:
-        return connection.caller.facts.uid not in (None, self._uid)
+        return connection.caller.stranger
 
     def _is_crowded(self) -> bool:
         return sum(map(self._is_stranger, self._connections)) >= STRANGERS
+
+
+def _watch(connected: socket.socket) -> None:
+    """Let the system notice when another machine has vanished without a word."""
+    connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in KEEPALIVE:
+        if hasattr(socket, name):
+            connected.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)

@@ -119,6 +119,26 @@ def secret(folder: str) -> bytes:
     )
 
 
+def offer_private(path: str, data: bytes) -> None:
+    """Create `path` with `data` and mode 0600, unless somebody else has done so.
+
+    Raises:
+        StoreError: it cannot be written.
+    """
+    _offer(path, data)
+
+
+def keep_secret(folder: str, known: bytes) -> None:
+    """Put the secret back that processes still use, if its file was removed or made anew.
+
+    Raises:
+        StoreError: it is not private, or cannot be written.
+    """
+    path, data = os.path.join(folder, "secret"), known.hex().encode()
+    if read_private(path) != data:
+        write_private(path, data)
+
+
 def is_locked(path: str) -> bool:
     """Whether another process holds the lock file `path`: a hint, and nothing is changed.
 

@@ -166,3 +166,13 @@ def _output(*command: str) -> str:
     except (OSError, subprocess.TimeoutExpired):
         return ""
     return done.stdout.decode("utf-8", "replace").strip()
+
+
+def addresses() -> set[str]:
+    """Return this machine's IPv4 addresses."""
+    import socket
+
+    import psutil
+
+    found = (each for those in psutil.net_if_addrs().values() for each in those)
+    return {str(each.address) for each in found if each.family == socket.AF_INET}

@@ -10,17 +10,21 @@ import logging
 import os
 import socket
 import sys
+from collections.abc import Callable
 from typing import Any
 
 from filelock import FileLock
 
 from claude_peers.broker.broker import Broker
+from claude_peers.broker.machines import Doors
 from claude_peers.core.errors import ClaudePeersError
 from claude_peers.core.models import Process
 from claude_peers.gateway.app import App
+from claude_peers.gateway.mcp import Mcp
 from claude_peers.gateway.server import Server
-from claude_peers.host import leading, processes
+from claude_peers.host import files, leading, processes
 from claude_peers.node import parts
+from claude_peers.node.doors import RemoteDoors, listen
 from claude_peers.node.watchdog import Watchdog
 from claude_peers.settings import Settings
 from claude_peers.stores.sqlite.store import SqliteStore
@@ -41,6 +45,7 @@ class Office:
 
     Attributes:
         ended: set once this process leads no longer, with why.
+        troubled: told why other machines cannot reach it as CLAUDE_PEERS_BIND says, if so.
     """
 
     def __init__(self, settings: Settings, *, port: int, secret: bytes) -> None:
@@ -51,11 +56,14 @@ class Office:
         self._settings = settings
         self._port = port
         self._secret = secret
+        self._unkept = ""
         self._me = processes.identify(os.getpid()) or Process(pid=os.getpid(), started="")
         self._stack = contextlib.AsyncExitStack()
         self._lock: FileLock | None = None
         self._listener: socket.socket | None = None
         self._server: Server | None = None
+        self.troubled: Callable[[ClaudePeersError], None] = lambda _problem: None
+        self._doors: RemoteDoors | None = None
         self._switch_interval = sys.getswitchinterval()
         self._rounds: asyncio.Task[None] | None = None
         self._watchdog: Watchdog | None = None
@@ -63,8 +71,8 @@ class Office:
     @property
     def standby(self) -> int | None:
         """The pid of the named standby."""
-        named = [s.pid for s in self._sessions() if s.pid != self._me.pid]
-        return named[0] if named else None
+        named = self._others()
+        return named[0].pid if named else None
 
     async def take(self) -> bool:
         """Try to lead; False if somebody else holds the lock or the port.
@@ -118,21 +126,15 @@ class Office:
             self._watchdog.stop()
         if self._rounds is not None:
             self._rounds.cancel()
+        if self._doors is not None:
+            self._doors.close()
 
     # Taking office
 
     def _bind(self) -> bool:
-        listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-        if sys.platform == "win32":  # pragma: no cover - Windows
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_EXCLUSIVEADDRUSE, 1)
-        else:
-            # After a take-over the old connections linger in TIME_WAIT on this port.
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            listener.bind(("127.0.0.1", self._port))
-            listener.listen(512)
+            listener = listen("127.0.0.1", self._port)
         except OSError:
-            listener.close()
             return False
         self._listener = listener
         return True
@@ -152,21 +154,36 @@ class Office:
         store.commits.fenced = self._end
         self.epoch = await broker.open(self._me)
         app = App(broker, secret=self._secret, status=self._status)
+        app.mcp = Mcp(app, load=parts.mcp)
         self._server = Server(app, reach.live, uid=processes.user_id())
         self._server.attached = self._name_standby
         assert self._listener is not None  # noqa: S101 - bound just before
         await self._server.start(self._listener)
-        self._note_port()
+        self._doors = RemoteDoors(self._settings, self._server, port=self._port)
+        broker.machines.doors, broker.machines.opened = self._doors.told, self._doors.opened
+        broker.machines.left = self._server.expel
+        self._doors.begin(self.troubled)
+        self._keep_files()
         self._watchdog = Watchdog(self._stuck)
         self._watchdog.start()
         self._rounds = asyncio.ensure_future(self._make_rounds(broker))
         log.info("leading in epoch %d on port %d", self.epoch, self._port)
 
-    def _note_port(self) -> None:
+    def _keep_files(self) -> None:
+        """Make again what a cleaner has removed, before a newcomer takes this for a stranger's.
+
+        The lock is not needed while the port is held: whoever leads next makes its own.
+        """
+        folder, known = self._settings.state_folder, self._unkept
         try:
-            leading.note_port(self._settings.state_folder, self._port)
+            files.private_folder(folder)
+            files.keep_secret(folder, self._secret)
+            leading.note_port(folder, self._port)
+            self._unkept = ""
         except ClaudePeersError as error:
-            log.warning("nobody on another port is told of this one: %s", error)
+            self._unkept = str(error)
+            if known != self._unkept:  # once, not with each look
+                log.warning("newcomers may not know this broker as theirs: %s", error)
 
     # In office
 
@@ -179,6 +196,8 @@ class Office:
                 self._watchdog.beat()
             if self._server is not None:
                 self._server.ping()
+            broker.keep_time()
+            self._keep_files()
             if beats % round(SWEEP_EVERY / frames.PING_EVERY) == 0:
                 await self._make_round(broker)
 
@@ -186,6 +205,9 @@ class Office:
         try:
             await broker.peers.sweep()
             await broker.tidy()
+            if self._doors is not None:
+                await self._doors.opened()
+                await self._doors.open()  # of an address that was not there before
         except ClaudePeersError as error:
             log.warning("the round failed, the next one tries again: %s", error)
         except Exception:
@@ -195,11 +217,14 @@ class Office:
     def _sessions(self) -> list[Any]:
         return self._server.sessions if self._server else []
 
+    def _others(self) -> list[Any]:
+        """Return the sessions that could lead: those of other processes on this machine."""
+        return [s for s in self._sessions() if not s.machine and s.pid != self._me.pid]
+
     def _name_standby(self) -> None:
-        told = frames.leader(self._me, self.epoch)
-        others = [session for session in self._sessions() if session.pid != self._me.pid]
+        told, others = frames.leader(self._me, self.epoch), self._others()
         for session in self._sessions():
-            if not session.introduced:
+            if not (session.introduced or session.machine):
                 session.introduced = True
                 session.write(told)
         if others and not others[0].standby:
@@ -207,11 +232,14 @@ class Office:
             others[0].write(frames.standby())
 
     def _status(self) -> dict[str, Any]:
+        doors = self._doors.told() if self._doors else Doors()
         return {
             "pid": self._me.pid,
             "port": self._port,
             "standby": self.standby,
             "sessions": len(self._sessions()),
+            "listening": list(doors.addresses),
+            "listening_problem": str(doors.problem) if doors.problem else None,
         }
 
     def _step_down(self, hold: float) -> None:
@@ -228,15 +256,20 @@ class Office:
         for session in self._sessions():
             with contextlib.suppress(OSError):
                 session.transport.get_extra_info("socket").shutdown(socket.SHUT_RDWR)
-        if self._listener is not None:
+        for listener in self._listeners():
             with contextlib.suppress(OSError):
-                self._listener.shutdown(socket.SHUT_RDWR)
+                listener.shutdown(socket.SHUT_RDWR)
         if self._lock is not None:
             self._lock.release()
         self.ended.get_loop().call_soon_threadsafe(self._unstuck)
 
+    def _listeners(self) -> list[socket.socket]:
+        remote = self._doors.listeners.values() if self._doors else ()
+        return [*([self._listener] if self._listener else []), *remote]
+
     def _unstuck(self) -> None:
         """Runs once the loop goes on, before it would try to accept from a dead listener."""
-        if self._listener is not None and sys.platform != "win32":
-            self.ended.get_loop().remove_reader(self._listener)
+        if sys.platform != "win32":
+            for listener in self._listeners():
+                self.ended.get_loop().remove_reader(listener)
         self._end("stuck")

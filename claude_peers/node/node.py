@@ -25,6 +25,7 @@ from claude_peers.settings import Settings
 from claude_peers.wire import frames
 
 if TYPE_CHECKING:
+    from claude_peers.node.abroad import Abroad
     from claude_peers.node.leader import Office
 
 log = logging.getLogger(__name__)
@@ -53,7 +54,7 @@ class Node:
 
     def __init__(self, settings: Settings, client: Client | None = None) -> None:
         self.role = Role.CANDIDATE
-        self.port = Port(settings)
+        self.port = _port(settings)
         self.changed: Callable[[Role], None] = lambda _role: None
         self.troubled: Callable[[ClaudePeersError], None] = lambda _error: None
         self.problem: ClaudePeersError | None = None
@@ -101,7 +102,7 @@ class Node:
     async def _turn(self) -> bool:
         """Follow whoever leads, for as long as it does, else campaign; False if nothing worked."""
         if not self._secret:
-            self._prepare()
+            self._secret = self.port.prepare()
         if self._office is not None and self._office.ended.done():
             await self._leave_office(self._office)
         link = await self.port.reach(self._secret)
@@ -119,11 +120,6 @@ class Node:
         return False
 
     # Reaching a broker
-
-    def _prepare(self) -> None:
-        files.private_folder(self._settings.state_folder)
-        self.port.recall()
-        self._secret = files.secret(self._settings.state_folder)
 
     async def _follow(self, link: Link) -> None:
         """Use a broker until the connection to it ends."""
@@ -180,7 +176,7 @@ class Node:
             log.warning("the leader (pid %d) is stopped: waking it", link.leader.pid)
             processes.revive(link.leader)
         elif quiet > 3 * frames.SILENCE:
-            link.close()
+            link.give_up()
         return frames.SILENCE
 
     # Leading
@@ -198,6 +194,7 @@ class Node:
             await self._look_elsewhere()
             return False
         office = _leader_module()(self._settings, port=self.port.number, secret=self._secret)
+        office.troubled = self.troubled
         if not await office.take():
             return False
         if self._stopping.is_set():
@@ -256,6 +253,7 @@ class Node:
             error = place.explained(error, self._settings)
         known = self.problem
         self._explain(error)
+        self._secret = b""  # read again: somebody may have put right what was wrong
         if known is None or str(known) != str(error):
             log.warning("no broker: %s", error)
             self.troubled(error)
@@ -272,6 +270,14 @@ class Node:
                 await self._stopping.wait()
         except TimeoutError:
             pass
+
+
+def _port(settings: Settings) -> "Port | Abroad":
+    if settings.remote is None:
+        return Port(settings)
+    from claude_peers.node.abroad import Abroad
+
+    return Abroad(settings, settings.remote)
 
 
 async def _office_ended(office: "Office") -> None:

@@ -9,6 +9,7 @@ from claude_peers.broker.ports import Here
 from claude_peers.core.delivery import DIRECT_TTL
 from claude_peers.core.limits import Limits
 from claude_peers.core.models import PeerId
+from claude_peers.gateway.mcp import Endpoint
 from claude_peers.host import files, processes
 from claude_peers.settings import Settings
 from claude_peers.stores.sqlite.adopt import Adoption
@@ -16,6 +17,8 @@ from claude_peers.stores.sqlite.store import SqliteStore
 from claude_peers.transports.live import LiveConnections
 
 _AGENTMESH = "~/.agentmesh.db"
+_SLEEPLESS: int | None = getattr(time, "CLOCK_BOOTTIME", getattr(time, "CLOCK_MONOTONIC", None))
+"""The system's clock that counts sleep: Linux, macOS; `time.monotonic` is such a one on Windows."""
 
 
 class Clock:
@@ -26,8 +29,8 @@ class Clock:
         return time.time()
 
     def monotonic(self) -> float:
-        """See `broker.ports.Clock`."""
-        return time.monotonic()
+        """See `broker.ports.Clock`; it goes on while the machine sleeps."""
+        return time.monotonic() if _SLEEPLESS is None else time.clock_gettime(_SLEEPLESS)
 
 
 class Reach:
@@ -66,7 +69,20 @@ def here() -> Here:
 def options(settings: Settings) -> Options:
     """Return what the user decided about the broker."""
     limits = Limits(per_minute=settings.rate_limit, mailbox=settings.mailbox_limit)
-    return Options(limits=limits, require_token=settings.require_token)
+    return Options(
+        limits=limits, require_token=settings.require_token, share=settings.share == "full"
+    )
+
+
+def mcp() -> Endpoint:
+    """Load what answers `/mcp`; it takes its time, so on a thread, and only where it is used.
+
+    Raises:
+        ClaudePeersError: the official SDK is not installed.
+    """
+    from claude_peers.session import hosted
+
+    return hosted.load()
 
 
 def store(settings: Settings) -> SqliteStore:

@@ -36,6 +36,17 @@ class Port:
         chosen = any(settings.environ.get(name) for name in _CHOSEN) or settings.broker_url
         self._movable = not chosen
 
+    def prepare(self) -> bytes:
+        """Return this user's secret, and find the port that is this user's.
+
+        Raises:
+            StoreError: what is recorded of them cannot be read or written.
+        """
+        folder = self._settings.state_folder
+        files.private_folder(folder)
+        self.recall()
+        return files.secret(folder)
+
     def recall(self) -> None:
         """Use the port that an earlier process of this user moved to.
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from claude_peers.core.election import Role
 from claude_peers.core.errors import ClaudePeersError
-from claude_peers.host import paths
+from claude_peers.host import files, paths
 from claude_peers.node.node import Node
 from claude_peers.node.place import UnusableDatabaseError
 from claude_peers.session.early import Early
@@ -170,11 +170,11 @@ def start_logging(settings: Settings, *, verbose: bool) -> None:
 
 
 def _log_file(folder: str) -> logging.Handler:
-    os.makedirs(folder, mode=0o700, exist_ok=True)
+    files.private_folder(folder)
     path = os.path.join(folder, "claude-peers.log")
     if os.path.exists(path) and os.path.getsize(path) > LOG_SIZE:
         os.replace(path, path + ".1")
-    os.close(os.open(path, os.O_CREAT | os.O_APPEND | os.O_WRONLY, 0o600))
+    files.private_file(path)
     return logging.FileHandler(path, encoding="utf-8", delay=True)
 
 

@@ -11,7 +11,12 @@ from importlib import import_module
 from typing import Any, Final, Protocol
 
 from claude_peers.core.errors import SettingsError
-from claude_peers.session.handshake import CAPABILITIES, INSTRUCTIONS, SERVER_INFO
+from claude_peers.session.handshake import (
+    CAPABILITIES,
+    INSTRUCTIONS,
+    PROTOCOL_VERSIONS,
+    SERVER_INFO,
+)
 from claude_peers.session.late import Key
 from claude_peers.session.methods import Methods
 from claude_peers.session.rpc import Handler
@@ -43,6 +48,10 @@ class Sdk(Protocol):
         """Answer requests until the source ends."""
         ...
 
+    def server(self, methods: Methods, answer: Answer, *, instructions: str) -> Any:
+        """Return a server for clients that come by HTTP."""
+        ...
+
 
 def load() -> Sdk:
     """Import the SDK, without collecting garbage meanwhile, which takes a quarter off.
@@ -70,6 +79,12 @@ _MARK: Final = "add_request_handler"
 """What only the second generation's server has."""
 
 
+_COMPLETE: Final[dict[str, Any]] = {"resultType": "complete"}
+_LIST: Final = {**_COMPLETE, "ttlMs": 0, "cacheScope": "private"}
+_MODERN: Final = {"tools/list": _LIST, "prompts/list": _LIST}
+"""What the protocol without handshake, which only HTTP clients may speak, wants in results."""
+
+
 class _Second:
     """SDK 2: handlers give plain objects; its runner holds the handshake."""
 
@@ -90,11 +105,23 @@ class _Second:
         return given
 
     async def serve(self, methods: Methods, answer: Answer, source: Any, sink: Any) -> None:
-        server = import_module("mcp.server.lowlevel").Server(SERVER_INFO["name"])
+        server = self.server(methods, answer, instructions=INSTRUCTIONS)
+        async with server.lifespan(server) as state:
+            await self._runner.serve_loop(
+                server, source, sink, lifespan_state=state, init_options=_options(self._types)
+            )
+
+    def server(self, methods: Methods, answer: Answer, *, instructions: str) -> Any:
+        server = import_module("mcp.server.lowlevel").Server(
+            **SERVER_INFO, instructions=instructions
+        )
 
         async def request(handler: Handler, context: Any, _params: Any) -> Any:
             try:
-                return await answer(handler, context.params or {}, context.request_id)
+                result = await answer(handler, context.params or {}, context.request_id)
+                if context.protocol_version in PROTOCOL_VERSIONS:
+                    return result
+                return _MODERN.get(context.method, _COMPLETE) | result
             except ProtocolError as error:
                 raise self._error(error.error["code"], error.error["message"]) from error
 
@@ -109,10 +136,7 @@ class _Second:
         server.add_notification_handler(
             "notifications/initialized", self._types.NotificationParams, initialized
         )
-        async with server.lifespan(server) as state:
-            await self._runner.serve_loop(
-                server, source, sink, lifespan_state=state, init_options=_options(self._types)
-            )
+        return server
 
 
 class _First:  # pragma: no cover - runs only where mcp 1 is installed
@@ -142,8 +166,14 @@ class _First:  # pragma: no cover - runs only where mcp 1 is installed
         return given
 
     async def serve(self, methods: Methods, answer: Answer, source: Any, sink: Any) -> None:
+        server = self.server(methods, answer, instructions=INSTRUCTIONS)
+        await server.run(source, sink, _options(self._types))
+
+    def server(self, methods: Methods, answer: Answer, *, instructions: str) -> Any:
         types = self._types
-        server = import_module("mcp.server.lowlevel").Server(SERVER_INFO["name"])
+        server = import_module("mcp.server.lowlevel").Server(
+            SERVER_INFO["name"], SERVER_INFO["version"], instructions
+        )
 
         async def request(handler: Handler, model: Any, given: Any) -> Any:
             params = given.params.model_dump(by_alias=True, mode="json") if given.params else {}
@@ -160,7 +190,7 @@ class _First:  # pragma: no cover - runs only where mcp 1 is installed
             handler = partial(request, methods.requests[name], getattr(types, given))
             server.request_handlers[getattr(types, wanted)] = handler
         server.notification_handlers[types.InitializedNotification] = initialized
-        await server.run(source, sink, _options(types))
+        return server
 
 
 def _options(types: Any) -> Any:

@@ -90,6 +90,7 @@ class Standing:
             "client": agent.client,
             "route": member.route,
             "keys": agents.keys(agent, cwd),
+            "share": self._settings.share,
         }
 
     def joined(self) -> None:

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from types import TracebackType
 from typing import Any, Self
 
 from claude_peers.broker.ports import Claim, Mailbox
@@ -22,6 +21,7 @@ from claude_peers.core.models import (
     Step,
     Story,
 )
+from claude_peers.stores.memory_beside import Beside
 from claude_peers.stores.retention import DEDUPE_WINDOW, KEEP_DEAD, KEEP_READ
 
 _OFFERED = (State.QUEUED, State.PUSHED)
@@ -41,12 +41,13 @@ class _Entry:
             self.owed_at = None
 
 
-class MemoryStore:
+class MemoryStore(Beside):
     """Durable for as long as the object lives."""
 
     name = "memory"
 
     def __init__(self) -> None:
+        super().__init__()
         self._epoch = 0
         self._last = 0
         self._purged = 0
@@ -58,20 +59,15 @@ class MemoryStore:
         """Nothing to open."""
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        at: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         """Nothing to close."""
 
     async def take_office(self, leader: Process, *, now: float) -> int:  # noqa: ARG002 - the port's
         """See `broker.ports.Store`."""
         self._epoch += 1
-        step = Step(now, Event.RETURN, "another broker leads")
         for entry in self._mail.values():
             if entry.message.state is State.LEASED:
+                step = Step(now, Event.RETURN, "another broker leads")
                 entry.change(step, state=State.QUEUED)
         return self._epoch
 
@@ -87,6 +83,7 @@ class MemoryStore:
         """See `broker.ports.Store`."""
         for peer_id in ids:
             self._peers.pop(peer_id, None)
+            self._patterns.pop(peer_id, None)
 
     async def accept(self, draft: Draft, limits: Limits, *, now: float) -> Receipt:
         """See `broker.ports.Store`."""
@@ -119,6 +116,8 @@ class MemoryStore:
             hops=hops,
             to_name=draft.to_name,
             expires_at=draft.expires_at,
+            topic=draft.topic,
+            retained=draft.retained,
         )
         self._mail[message.id] = _Entry(message, draft.owed_at)
         if draft.dedupe_key:
@@ -136,8 +135,7 @@ class MemoryStore:
 
     async def unread(self, owner: PeerId, *, after: int = 0, limit: int = 0) -> list[Message]:
         """See `broker.ports.Store`."""
-        found = [message for message in self._offered(owner) if message.id > after]
-        return found[: limit or None]
+        return [each for each in self._offered(owner) if each.id > after][: limit or None]
 
     async def move(
         self, owner: PeerId, ids: Iterable[int], event: Event, *, now: float, via: str = ""
@@ -196,15 +194,13 @@ class MemoryStore:
     async def tidy(self, *, now: float, most: int) -> int:
         """See `broker.ports.Store`."""
         touched = 0
-        reason = REASONS[Event.EXPIRE]
         for number, entry in list(self._mail.items()):
             if touched == most:
                 break
             message = entry.message
             if message.state in UNREAD:
                 if message.expires_at <= now:
-                    step = Step(now, Event.EXPIRE, reason)
-                    entry.change(step, state=State.DEAD, ended_at=now, reason=reason)
+                    self._kill(number, Event.EXPIRE, now)
                     touched += 1
                 continue
             keep = KEEP_DEAD if message.state is State.DEAD else KEEP_READ
@@ -220,9 +216,8 @@ class MemoryStore:
     async def mailbox(self, owner: PeerId) -> Mailbox:
         """See `broker.ports.Store`."""
         texts = [message.text for message in self._of(owner) if message.state in UNREAD]
-        return Mailbox(
-            unread=len(texts), size=sum(len(t.encode("utf-8", "replace")) for t in texts)
-        )
+        size = sum(len(text.encode("utf-8", "replace")) for text in texts)
+        return Mailbox(unread=len(texts), size=size)
 
     async def message(self, message_id: int) -> Message | None:
         """See `broker.ports.Store`."""
@@ -288,8 +283,13 @@ class MemoryStore:
         return [message for message in self._of(owner) if message.state in _OFFERED]
 
     def _give_up(self, owner: PeerId, ids: Iterable[int], now: float) -> None:
-        reason = REASONS[Event.GIVE_UP]
         for message in self._offered(owner):
             if message.id in ids and message.deliveries >= DELIVERIES:
-                step = Step(now, Event.GIVE_UP, reason)
-                self._mail[message.id].change(step, state=State.DEAD, ended_at=now, reason=reason)
+                self._kill(message.id, Event.GIVE_UP, now)
+
+    def _kill(self, number: int, event: Event, now: float) -> None:
+        entry, reason = self._mail[number], REASONS[event]
+        entry.change(Step(now, event, reason), state=State.DEAD, ended_at=now, reason=reason)
+        if entry.message.retained:
+            del self._mail[number]
+            self._purged += 1

@@ -1,6 +1,6 @@
 """What an agent may call: this tuple is the tool list."""
 
-from claude_peers.tools import hook, messages, peers, receipts, waiting
+from claude_peers.tools import hook, messages, peers, receipts, topics, waiting
 from claude_peers.tools.registry import Tool
 
 TOOLS: tuple[Tool, ...] = (
@@ -12,5 +12,8 @@ TOOLS: tuple[Tool, ...] = (
     receipts.message_status,
     receipts.get_dead_letters,
     waiting.wait_for_message,
+    topics.broadcast,
+    topics.subscribe,
+    topics.unsubscribe,
     hook.hook,
 )

@@ -9,12 +9,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from claude_peers.client.client import Client, key
+from claude_peers.core.errors import NoBrokerError
 from claude_peers.core.limits import PAGE
 
 REMEMBERED = 4096
 """Messages a session remembers, so that none is pushed twice."""
 AT_HAND = 1024 * 1024
 """Characters of unread texts that a session keeps, to show them without asking the broker."""
+UNANSWERED = 16
+"""Sends without an answer that are remembered, so that repeating one makes no second message."""
 
 Item = tuple[dict[str, Any], dict[str, Any] | None]
 """A message and its sender, as `wire.records` shows them."""
@@ -84,6 +87,7 @@ class Member:
     wall: Callable[[], float] = time.time  # noqa: TID251 - what brokers tell times in
     hooks: Hooks = field(default_factory=Hooks)
     _size: int = 0
+    _unanswered: dict[tuple[Any, ...], str] = field(default_factory=dict)
     _arrivals: set[asyncio.Future[None]] = field(default_factory=set)
     _polls: dict[asyncio.Future[Any], set[int]] = field(default_factory=dict)
     _known: OrderedDict[str, None] = field(default_factory=OrderedDict)
@@ -167,17 +171,15 @@ class Member:
             text: what to say.
             more: further fields of the request; those that are None stay out.
         """
-        body: dict[str, Any] = {
-            "from_id": self.client.peer_id,
-            "to_id": to_id,
-            "text": text,
-            "dedupe_key": CALL.get().tool_use or key(),
-        }
         given = {name: value for name, value in more.items() if value is not None}
-        answer = await self.client.call("/send-message", body | given)
+        answer = await self._once("/send-message", {"to_id": to_id, "text": text, **given})
         if "reply_to" in given:  # who answers a message has read it
             self.forget((given["reply_to"],))
         return answer
+
+    async def publish(self, body: dict[str, Any]) -> Any:
+        """Send a broadcast; however often it travels, nobody gets it twice."""
+        return await self._once("/broadcast", body)
 
     async def take(self, *, but: Collection[int] = ()) -> list[dict[str, Any]]:
         """Take a page of unread mail; a sub-agent only looks at it.
@@ -243,6 +245,20 @@ class Member:
             return "/release-messages", body
         self.forget(ids)
         return "/ack-messages", body
+
+    async def _once(self, operation: str, body: dict[str, Any]) -> Any:
+        said = (operation, *sorted(body.items()))
+        dedupe_key = self._unanswered.pop(said, "") or CALL.get().tool_use or key()
+        try:
+            return await self.call(
+                operation, from_id=self.client.peer_id, **body, dedupe_key=dedupe_key
+            )
+        except NoBrokerError:
+            # It may be stored all the same, and the agent is told to try again.
+            self._unanswered[said] = dedupe_key
+            while len(self._unanswered) > UNANSWERED:
+                del self._unanswered[next(iter(self._unanswered))]
+            raise
 
     def _count(self, views: list[dict[str, Any]], counted: set[int], *, everything: bool) -> None:
         """Correct the count of unread messages by what the broker handed out.

@@ -18,6 +18,7 @@ from typing import Any, Protocol
 from claude_peers.broker.ports import Store
 from claude_peers.core.limits import PAGE
 from claude_peers.core.models import Message, Peer, PeerId, State
+from claude_peers.core.sharing import as_seen_from
 from claude_peers.wire import frames
 from claude_peers.wire.records import kept_view
 
@@ -37,6 +38,10 @@ class Sink(Protocol):
     @property
     def clogged(self) -> bool:
         """Whether earlier frames still wait to be read."""
+        ...
+
+    def hang_up(self) -> None:
+        """End the connection."""
         ...
 
 
@@ -132,8 +137,12 @@ class Stream:
         self._written.append(message.id)
         if message.id in self._settled:
             return
-        sender = self._live.find(message.from_id)
-        self.sink.write(frames.push(kept_view(message), _sender_view(sender) if sender else None))
+        self.sink.write(frames.push(kept_view(message), self._shown(message.from_id)))
+
+    def _shown(self, sender_id: str) -> dict[str, Any] | None:
+        """Return what the stream's peer may see of a sender."""
+        sender, me = self._live.find(sender_id), self._live.find(self.peer_id)
+        return _sender_view(as_seen_from(sender, me.machine if me else "")) if sender else None
 
 
 class LiveConnections:
@@ -162,7 +171,11 @@ class LiveConnections:
 
         Messages up to the id `after` came over an earlier connection of the same process.
         """
+        earlier = self._streams.get(peer_id)
         stream = self._streams[peer_id] = Stream(peer_id, sink, self, after=after)
+        if earlier is not None and earlier.sink is not sink:
+            # Half open: its peer has given it up, and it would stay for ever, as the standby even.
+            earlier.sink.hang_up()
         stream.drained()
         return stream
 

@@ -6,7 +6,7 @@ underscore; one other value drops the whole notification without a word. Absent 
 
 from typing import Any
 
-from claude_peers.core.limits import NAME, PATH, SUMMARY
+from claude_peers.core.limits import NAME, PATH, SUMMARY, TOPIC
 from claude_peers.core.text import attribute
 from claude_peers.wire import envelope
 
@@ -39,6 +39,8 @@ def meta(message: dict[str, Any], sender: dict[str, Any]) -> dict[str, str]:
         "reply_to": (message.get("reply_to"), NAME),
         "intent": (message.get("intent"), NAME),
         "thread": (message.get("thread"), NAME),
+        "topic": (message.get("topic"), TOPIC),
+        "retained": ("true" if message.get("retained") else None, NAME),
         "inherited": ("true" if message.get("inherited") else None, NAME),
         "verified": ("true" if message.get("verified") else "false", NAME),
         "redelivered": (message.get("redelivered"), NAME),

@@ -119,6 +119,8 @@ def _text(name: str, value: Any) -> str:
 
 
 def _integer(name: str, value: Any) -> int:
+    if isinstance(value, float) and value.is_integer():  # JSON has one kind of number: 1.0 is 1
+        value = int(value)
     if isinstance(value, int) and not isinstance(value, bool) and abs(value) < 1 << 53:
         return value
     raise _wrong(name, "a whole number below 2^53", value)

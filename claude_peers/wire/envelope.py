@@ -16,7 +16,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from claude_peers.core.limits import NAME, PREVIEW
+from claude_peers.core.limits import NAME, PREVIEW, TOPIC
 from claude_peers.core.models import Intent
 from claude_peers.core.text import one_line, quoted, visible
 
@@ -111,6 +111,7 @@ def head(message: dict[str, Any], sender: dict[str, Any] | None = None, *, here:
         f"on {_word(host)}" if host and host != here else "",
         f"message_id {_word(number)}",
         "verified" if message.get("verified") else "not verified",
+        _published(message),
         _expected(message),
         f"thread {_word(thread)}" if thread and thread != number else "",
         f"reply to {_word(message['reply_to'])}" if message.get("reply_to") else "",
@@ -175,10 +176,18 @@ def _expected(message: dict[str, Any]) -> str:
     return _EXPECTED.get(str(intent), f"intent {_word(intent)}") if intent else ""
 
 
+def _published(message: dict[str, Any]) -> str:
+    topic = message.get("topic")
+    if not topic:
+        return ""
+    older = ", its last value before you subscribed" if message.get("retained") else ""
+    return f"topic {_word(topic, TOPIC)}{older}"
+
+
 def _times(count: object) -> str:
     return "once" if count == 1 else f"{_word(count)} times"
 
 
-def _word(value: object) -> str:
+def _word(value: object, most: int = NAME) -> str:
     """Return something a peer chose as one word, which cannot pass for more of its line."""
-    return re.sub(_ODD, "_", one_line(str(value), NAME))
+    return re.sub(_ODD, "_", one_line(str(value), most))

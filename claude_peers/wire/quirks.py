@@ -1,7 +1,8 @@
 """One function per oddity of another implementation, with where it comes from."""
 
 from collections.abc import Mapping
-from typing import Any
+from types import MappingProxyType
+from typing import Any, Final
 
 
 def scalar_as_text(value: Any) -> str:
@@ -17,18 +18,20 @@ def scalar_as_text(value: Any) -> str:
     return str(value)
 
 
-def acknowledged(body: Mapping[str, Any]) -> dict[str, Any]:
-    """Return an acknowledgement in agentmesh's shape, whichever of four it came in.
+ACKNOWLEDGEMENT: Final[Mapping[str, str]] = MappingProxyType(
+    {"peer_id": "id", "ids": "message_ids"}
+)
+"""What an acknowledgement's fields are called elsewhere, and by us.
 
-    `{id, message_ids}` agentmesh 0.1.1, `{peer_id, ids}` claude-peers-mcp PR 15 and 25,
-    `{ids}` issue 65, `{message_ids}` PR 11. The last two do not say whose mailbox it is.
-    """
-    named = body.get("message_ids")
-    reshaped = {
-        "id": body.get("id", body.get("peer_id")),
-        "message_ids": body.get("ids") if named is None else named,
-    }
-    return reshaped | {"via": body["via"]} if "via" in body else reshaped
+`{id, message_ids}` agentmesh 0.1.1, `{peer_id, ids}` claude-peers-mcp PR 15 and 25,
+`{ids}` issue 65, `{message_ids}` PR 11. The last two do not say whose mailbox it is.
+"""
+
+
+def renamed(body: dict[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
+    """Return a body whose fields have our names; `names` has ours by others', ours wins."""
+    others = {ours: body.get(name) for name, ours in names.items() if body.get(ours) is None}
+    return body | others if others else body
 
 
 def client_name(agent_type: str | None, client: str | None) -> str:

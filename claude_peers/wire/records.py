@@ -5,7 +5,7 @@ meaning of theirs.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from claude_peers.core.models import Message, Peer, Presence, Story
@@ -21,6 +21,7 @@ class RegisterRequest:
         route: how the client reaches its agent, as the roster shows it.
         after: the last message pushed to this process; with its token, pushes go on from there.
         proof: proof of the user's secret over the connection's challenge (`wire.proof`).
+        share: `full` lets peers on other machines see all of it; else they see less.
     """
 
     pid: int | None = None
@@ -39,6 +40,7 @@ class RegisterRequest:
     token: str | None = None
     after: int = 0
     proof: str | None = None
+    share: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +63,7 @@ class RenameRequest:
     """Another name for a peer."""
 
     id: str
-    name: str
+    name: str = field(metadata={"form": "name"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -224,6 +226,7 @@ def message_view(message: Message, sender: Peer | None = None) -> dict[str, Any]
         "text": message.text,
         "sent_at": message.sent_at,
         "delivered": 0,
+        "topic": message.topic,
         "uid": message.uid,
         "verified": message.verified,
     }
@@ -234,6 +237,7 @@ def message_view(message: Message, sender: Peer | None = None) -> dict[str, Any]
         "thread": message.thread,
         "inherited": message.inherited or None,
         "redelivered": message.deliveries or None,
+        "retained": message.retained or None,
     }
     return view | {name: value for name, value in more.items() if value is not None}
 
@@ -266,7 +270,7 @@ def dead_letter_view(message: Message, failed_at: str) -> dict[str, Any]:
         "from_id": message.from_id,
         "to_id": message.to_id,
         "text": message.text,
-        "topic": None,
+        "topic": message.topic,
         "sent_at": message.sent_at,
         "failed_at": failed_at,
         "reason": message.reason,

@@ -57,17 +57,12 @@ class Link:
         self.process = process
         self.got: list[int] = []
         self.room = room
-        self.over = False
         self._unread: list[dict[str, Any]] = []
 
     def write(self, frame: bytes) -> None:
         """See `transports.live.Sink`."""
         self.room -= 1
         self._unread.append(json.loads(frame)["message"])
-
-    def hang_up(self) -> None:
-        """See `transports.live.Sink`."""
-        self.over = True
 
     def hang_up(self) -> None:
         """See `transports.live.Sink`."""

@@ -139,6 +139,7 @@ async def test_a_legacy_poll_consumes(rig):
                 "text": "hi",
                 "sent_at": "2023-11-14T22:13:20.000Z",
                 "delivered": 0,
+                "topic": None,
                 "uid": uid,
                 "verified": False,
                 "reply_to": 7,

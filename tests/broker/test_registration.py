@@ -384,3 +384,16 @@ async def test_a_session_in_another_container_is_not_taken_for_who_has_its_pid_h
     assert rig.broker.roster.get(peer.id).presence is not Presence.PRESENT
     at_home = Caller(knows_secret=True, traceable=True, processes=(process,))
     assert (await rig.join(at_home, pid=41, name="home")).peer.process == process
+
+
+async def test_a_registration_whose_answer_was_lost_is_the_same_peer_when_it_is_repeated(rig):
+    ours = {"pid": 41, "cwd": "/r", "name": "main"}
+    user = Caller(knows_secret=True)
+    first = await rig.join(user, keys=("launch:1",), **ours)
+    again = await rig.join(user, keys=("launch:1",), **ours)
+    assert (again.peer.id, again.peer.name) == (first.peer.id, "main")
+    assert again.token != first.token
+    rig.transport.linked.add(first.peer.id)
+    beside = await rig.join(user, keys=("launch:1",), **ours)
+    other = await rig.join(user, keys=("launch:1",), **ours | {"pid": 42})
+    assert len({first.peer.id, beside.peer.id, other.peer.id}) == 3

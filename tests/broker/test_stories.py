@@ -7,9 +7,9 @@ from claude_peers.broker.operations import OPERATIONS
 from claude_peers.broker.registration import hash_token
 from claude_peers.core.delivery import DIRECT_TTL, OWED, REASONS, Event
 from claude_peers.core.errors import (
-    BadRequestError,
     MailboxFullError,
     MessageNotFoundError,
+    NotPossibleError,
     NotYourPeerError,
     PeerNotFoundError,
     SecretRequiredError,
@@ -215,7 +215,7 @@ async def test_a_request_that_is_sent_again_waits_for_an_answer_again(rig):
 async def test_only_dead_letters_are_sent_again_and_only_by_who_has_a_part_in_them(rig):
     ann, bob = await rig.joins_as_process(41), await rig.joins_as_process(42)
     alive = (await rig.send(bob[0], caller=ann[1], from_id=ann[0])).message.id
-    with pytest.raises(BadRequestError, match="is queued, not dead"):
+    with pytest.raises(NotPossibleError, match="is queued, not dead"):
         await rig.broker.mail.resend(ann[1], alive)
     dead = await died(rig, bob[0], caller=ann[1], from_id=ann[0])
     with pytest.raises(MessageNotFoundError):

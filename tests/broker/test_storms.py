@@ -29,6 +29,7 @@ async def write(rig, sender, recipient, **fields):
     return await rig.send(recipient[0], "hi", sender[1], from_id=sender[0], **fields)
 
 
+@pytest.mark.threat("T26")
 async def test_two_that_answer_each_other_are_slowed_to_twelve_a_minute_after_a_burst_of_six():
     rig, (ann, bob) = await pair(Limits())
     await write(rig, ann, bob)  # begins, and answers nothing
@@ -89,6 +90,7 @@ async def test_each_refusal_is_counted_by_its_code():
     assert rig.broker.mail.refused == {"peer_not_found": 1, "rate_limited": 1}
 
 
+@pytest.mark.threat("T26")
 async def test_a_thread_ends_even_where_no_rate_does():
     rig, (ann, bob) = await pair(Limits(per_minute=0))
     last = (await write(rig, ann, bob)).message.id

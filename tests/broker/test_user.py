@@ -7,7 +7,7 @@ from claude_peers.broker.operations import OPERATIONS
 from claude_peers.core.delivery import Event
 from claude_peers.core.errors import (
     AmbiguousPeerError,
-    BadRequestError,
+    NotPossibleError,
     NotYourPeerError,
     PeerNotFoundError,
 )
@@ -157,7 +157,7 @@ async def test_the_user_speaks_for_a_shell_and_for_no_agent(rig):
 
 async def test_nobody_mutes_itself(rig):
     bob = (await rig.join(name="bob")).peer.id
-    with pytest.raises(BadRequestError, match="bob cannot mute itself"):
+    with pytest.raises(NotPossibleError, match="bob cannot mute itself"):
         await rig.broker.peers.mute(USER, bob, "bob", muted=True)
 
 

@@ -114,6 +114,7 @@ NOT_OURS = {
 
 
 @pytest.mark.parametrize("case", NOT_OURS)
+@pytest.mark.threat("T11")
 async def test_whoever_has_no_proof_gets_nothing_but_the_question(case):
     async with Listener(NOT_OURS[case]) as listener:
         with anyio.fail_after(BOUND), pytest.raises(NotOursError, match=str(listener.port)):
@@ -319,6 +320,7 @@ async def test_a_request_that_a_broken_connection_swallowed_is_one_message(broke
         await again.ended()
 
 
+@pytest.mark.threat("T11")
 async def test_a_client_without_the_secret_says_nothing_to_the_broker(broker):
     with pytest.raises(NoBrokerError):
         await connect(broker.port, b"y" * 32)

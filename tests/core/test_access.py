@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from claude_peers.core.access import check, speaks_for, trust_of
+from claude_peers.core.access import check, check_unknown, signed_as, speaks_for, trust_of
 from claude_peers.core.errors import NotYourPeerError
 from claude_peers.core.models import Peer, PeerId, Process, Trust
 
@@ -19,6 +19,10 @@ class Somebody:
     token_hash: str | None = None
     process: Process | None = None
     knows_secret: bool = False
+    machine: str = ""
+
+    def is_user_of(self, machine: str) -> bool:
+        return self.knows_secret and machine == self.machine
 
     def owns(self, process: Process) -> bool:
         return process == self.process
@@ -81,3 +85,42 @@ def test_a_peer_without_a_process_or_with_anothers_is_open(process):
 @pytest.mark.parametrize("process", [None, MINE])
 def test_where_tokens_are_required_everybody_needs_one(process):
     assert trust_of(Somebody(process=MINE), process, required=True) is Trust.TOKEN
+
+
+# Other machines
+
+REMOTE = Peer(id=PeerId("a"), name="main", trust=Trust.REMOTE, token_hash="h1", machine="mac")
+
+
+def test_a_token_counts_on_the_peers_own_machine_only():
+    assert speaks_for(Somebody(token_hash="h1", machine="mac"), REMOTE)
+    for machine in ("", "vm"):
+        caller = Somebody(token_hash="h1", machine=machine)
+        assert not speaks_for(caller, REMOTE)
+        with pytest.raises(NotYourPeerError):
+            check(caller, REMOTE)
+    with pytest.raises(NotYourPeerError):
+        check(Somebody(machine="mac"), REMOTE)
+
+
+def test_who_comes_from_another_machine_acts_for_no_open_peer_here():
+    check(Somebody(), OPEN)
+    with pytest.raises(NotYourPeerError):
+        check(Somebody(machine="mac"), OPEN)
+
+
+@pytest.mark.parametrize("required", [False, True])
+def test_a_newcomer_from_another_machine_is_of_its_own_class(required):
+    caller = Somebody(machine="mac", process=MINE)
+    assert trust_of(caller, MINE, required=required) is Trust.REMOTE
+
+
+def test_under_a_strange_id_another_machine_needs_its_user():
+    with pytest.raises(NotYourPeerError):
+        check_unknown(Somebody(machine="mac"), "cli", required=False)
+    check_unknown(Somebody(machine="mac", knows_secret=True), "cli", required=False)
+
+
+@pytest.mark.parametrize(("machine", "name"), [("", "cli"), ("mac", "cli@mac")])
+def test_a_command_is_signed_with_its_machine(machine, name):
+    assert signed_as(Somebody(machine=machine), "cli") == name

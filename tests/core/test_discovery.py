@@ -130,3 +130,13 @@ def test_an_ambiguous_name_lists_the_candidates_and_chooses_none():
 def test_an_ambiguous_directory_lists_the_candidates():
     with pytest.raises(AmbiguousPeerError):
         meant("/r", peer("a", cwd="/r"), peer("b", cwd="/r"))
+
+
+def test_a_directory_means_one_on_the_machine_of_who_asks():
+    here = Peer(id=PeerId("here0000"), name="here", cwd="/p")
+    there = Peer(id=PeerId("there000"), name="there", cwd="/p", machine="mac")
+    for machine, found in (("", here), ("mac", there)):
+        assert resolve("/p", [here, there], host="h", machine=machine) is found
+        shown = visible([here, there], "directory", cwd="/p", root=None, machine=machine)
+        assert shown == [found]
+    assert visible([here, there], "machine", cwd="/p", root=None) == [here, there]

@@ -7,6 +7,7 @@ from claude_peers.core.errors import ClaudePeersError
 
 EXAMPLES = [
     errors.BadRequestError("The body is empty"),
+    errors.NotPossibleError("Message 1 is queued, not dead", "Only dead letters can be sent."),
     errors.SettingsError("CLAUDE_PEERS_PORT", "x", "Use a number."),
     errors.PeerNotFoundError("abc12345"),
     errors.AmbiguousPeerError("main", ("a (main)", "b (main)")),

@@ -115,6 +115,16 @@ def test_a_mailbox_that_is_held_or_given_up_is_not_adopted(presence):
     assert predecessor(["k"], [away("a", "k", presence=presence)]) is None
 
 
+@pytest.mark.parametrize("presence", [Presence.PRESENT, Presence.AWAY])
+def test_a_token_is_replaced_also_while_its_mailbox_is_held(presence):
+    assert predecessor(["token:k"], [away("a", "token:k", presence=presence)]).id == "a"
+
+
+def test_a_token_brings_no_mailbox_back_that_was_given_up():
+    departed = away("a", "token:k", presence=Presence.DEPARTED)
+    assert predecessor(["token:k"], [departed]) is None
+
+
 def test_a_newcomer_without_a_known_key_adopts_nothing():
     assert predecessor(["k"], [away("a", "other"), away("b")]) is None
     assert predecessor([], [away("a", "k")]) is None

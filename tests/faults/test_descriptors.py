@@ -8,7 +8,11 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from support import http
 from support.machine import Machine
+from support.waiting import eventually
+
+from claude_peers.host import sockets
 
 pytestmark = [
     pytest.mark.processes,
@@ -47,6 +51,41 @@ def test_nobody_can_listen_beside_the_leader(machine: Machine):
         beside.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         with pytest.raises(OSError, match=os.strerror(errno.EADDRINUSE)):
             beside.bind(("127.0.0.1", machine.port))
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", ""], ids=["the same address", "any address"])
+@pytest.mark.fault("F47")
+def test_nobody_leads_beside_a_listener_that_shares_its_port(machine: Machine, address):
+    with socket.socket() as stranger:
+        for option in (socket.SO_REUSEADDR, socket.SO_REUSEPORT):
+            stranger.setsockopt(socket.SOL_SOCKET, option, 1)
+        stranger.bind((address, machine.port))
+        stranger.listen()
+        node = machine.start("serve")
+        eventually(lambda: accepted(stranger), what="the node's question")
+        assert sockets.listener_pids(machine.port) == [os.getpid()]
+        assert node.poll() is None
+    assert machine.wait_for_broker() == node.pid
+
+
+@pytest.mark.fault("F47")
+def test_the_leader_asks_for_itself_on_the_port_that_it_serves(machine: Machine):
+    node = machine.serve()
+
+    def told() -> dict:
+        return http.get(machine.port, "/status").json()
+
+    eventually(lambda: told()["sessions"] == 1, what="its own connection")
+    assert (told()["pid"], told()["epoch"]) == (node.pid, 1)
+
+
+def accepted(listener: socket.socket) -> bool:
+    """Take a connection, if one waits, and hang up."""
+    listener.settimeout(0)
+    with suppress(BlockingIOError):
+        listener.accept()[0].close()
+        return True
+    return False
 
 
 @pytest.mark.fault("F46")

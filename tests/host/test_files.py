@@ -204,6 +204,7 @@ def test_a_file_that_is_there_is_not_opened_so_that_its_locks_stay(tmp_path):
 
 
 @pytest.mark.parametrize("there", [True, False])
+@pytest.mark.threat("T33")
 def test_a_planted_link_is_refused_and_its_target_left_alone(tmp_path, there):
     target = tmp_path / "target"
     if there:
@@ -237,6 +238,7 @@ def test_what_is_no_plain_file_is_refused_without_waiting(tmp_path, kind):
 
 
 @pytest.mark.usefixtures("foreign")
+@pytest.mark.threat("T33")
 def test_another_users_file_is_refused(tmp_path):
     path = tmp_path / "peers.db"
     path.touch(0o600)
@@ -320,6 +322,7 @@ def test_a_file_that_others_may_read_is_not_believed(tmp_path, others):
         files.read_private(str(path))
 
 
+@pytest.mark.threat("T33")
 def test_a_link_that_is_planted_at_the_last_moment_is_not_followed(tmp_path, monkeypatch):
     (tmp_path / "target").touch(0o600)
     (tmp_path / "runtime").symlink_to(tmp_path / "target")

@@ -157,6 +157,7 @@ def test_a_newcomer_wakes_a_leader_that_is_stopped_and_alone(machine: Machine):
 @pytest.mark.processes
 @pytest.mark.xdist_group("processes")
 @pytest.mark.fault("F11")
+@pytest.mark.threat("T11")
 def test_an_agent_is_told_who_has_the_port_and_works_once_it_is_free(machine: Machine):
     session = machine.session(handshake=False)
     stranger = Upstream(machine.port, health={"hello": "world"})

@@ -117,6 +117,7 @@ def test_a_user_without_a_home_has_no_log(root, environ, monkeypatch):
 
 @pytest.mark.processes
 @pytest.mark.xdist_group("processes")
+@pytest.mark.threat("T29")
 def test_no_log_ever_holds_the_text_of_a_message(machine: Machine):
     first = machine.session("--verbose")
     first.list_prompts()

@@ -20,6 +20,7 @@ def test_an_unknown_version_gets_the_newest_with_a_handshake(version):
     assert negotiate(version) == "2025-11-25"
 
 
+@pytest.mark.threat("T22")
 def test_initialize_declares_the_channel_and_what_tells_sessions_from_health_checks():
     result = handshake.initialize_result({"protocolVersion": "2025-06-18"})
     assert result["protocolVersion"] == "2025-06-18"
@@ -33,6 +34,7 @@ def test_initialize_declares_the_channel_and_what_tells_sessions_from_health_che
     assert result["serverInfo"]["title"]
 
 
+@pytest.mark.threat("T22")
 def test_the_permission_relay_is_never_declared():
     assert "permission" not in str(handshake.initialize_result({})["capabilities"])
 
@@ -59,14 +61,17 @@ def test_the_instructions_fit_every_client():
         "set_summary",
     ],
 )
+@pytest.mark.threat("T21")
 def test_the_instructions_say_what_matters(essential):
     assert essential in INSTRUCTIONS
 
 
+@pytest.mark.threat("T21")
 def test_what_guards_the_user_comes_before_how_to_reply():
     assert INSTRUCTIONS.index("grants nothing") < INSTRUCTIONS.index("mcp__claude-peers__")
 
 
+@pytest.mark.threat("T21")
 def test_nothing_presses_the_agent_to_drop_its_work():
     assert "IMMEDIATELY" not in INSTRUCTIONS.upper()
 

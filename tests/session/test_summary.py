@@ -152,6 +152,7 @@ def test_a_session_is_called_by_repository_and_branch(repository, tmp_path):
         ("off", False, ""),
     ],
 )
+@pytest.mark.threat("T30")
 async def test_each_value_does_what_it_says(endpoint, repository, variable, asks, text):
     made = chosen(endpoint, CLAUDE_PEERS_SUMMARY=variable)
     assert summary.asks_out(made) is asks
@@ -160,6 +161,7 @@ async def test_each_value_does_what_it_says(endpoint, repository, variable, asks
 
 
 @pytest.mark.parametrize("variable", ["auto", "openai"])
+@pytest.mark.threat("T30")
 async def test_without_a_key_nobody_is_asked(endpoint, repository, variable):
     made = chosen(endpoint, CLAUDE_PEERS_SUMMARY=variable, OPENAI_API_KEY="")
     assert not summary.asks_out(made)
@@ -167,6 +169,7 @@ async def test_without_a_key_nobody_is_asked(endpoint, repository, variable):
     assert endpoint.requests == []
 
 
+@pytest.mark.threat("T30")
 async def test_what_goes_out_is_what_was_announced(endpoint, repository):
     await summary.make(chosen(endpoint, OPENAI_MODEL="small"), str(repository))
     ((path, headers, body),) = endpoint.requests
@@ -188,6 +191,7 @@ async def test_outside_a_repository_only_the_directory_goes_out(endpoint, tmp_pa
     assert endpoint.requests[0][2]["messages"][-1]["content"] == f"Working directory: {tmp_path}"
 
 
+@pytest.mark.threat("T30")
 async def test_the_key_does_not_follow_a_redirection(endpoint, repository):
     endpoint.reply = answered(302, b"", f"Location: {endpoint.url}/elsewhere")
     assert await summary.make(chosen(endpoint), str(repository)) == FACTS

@@ -69,6 +69,11 @@ class Caller:
     processes: tuple[Process, ...] = ()
     answer: str = "the right answer"
     traceable: bool = False
+    machine: str = ""
+    elsewhere: bool = False  # the user of another machine
+
+    def is_user_of(self, machine: str) -> bool:
+        return (self.knows_secret or self.elsewhere) and machine == self.machine
 
     def owns(self, process: Process) -> bool:
         return process in self.processes
@@ -115,6 +120,10 @@ class FlakyStore(MemoryStore):
     async def save_peer(self, peer):
         self._note("save_peer")
         await super().save_peer(peer)
+
+    async def save_machine(self, machine):
+        self._note("save_machine")
+        await super().save_machine(machine)
 
     async def forget_peers(self, ids):
         self._note("forget_peers")
@@ -178,11 +187,13 @@ class Rig:
             await asyncio.wait(waiting)
 
 
-async def make_broker(store=None, *, limits: Limits = NO_LIMITS, require_token=False) -> Rig:
+async def make_broker(
+    store=None, *, limits: Limits = NO_LIMITS, require_token=False, share=False
+) -> Rig:
     """Return a broker that has taken office on `store`, by default on an empty one in memory."""
     store = FlakyStore() if store is None else store
     clock, machine, transport = Clock(), Machine(), Transport()
-    options = Options(limits=limits, require_token=require_token)
+    options = Options(limits=limits, require_token=require_token, share=share)
     broker = Broker(store, transport, clock=clock, here=machine.here(), options=options)
     await broker.open(LEADER)
     return Rig(broker, store, clock, machine, transport)

@@ -55,7 +55,10 @@ class Machine:
         home: HOME of everything started here.
         port: where their broker listens.
         environ: what each gets; a test may change it before it starts something.
+        prefix: what goes before the product's own command.
     """
+
+    prefix: tuple[str, ...] = ()
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -92,7 +95,7 @@ class Machine:
         """Start an MCP server and, unless told otherwise, shake hands with it."""
         number = len(self.sessions)
         session = Session(
-            [*command(), *arguments],
+            [*self.prefix, *command(), *arguments],
             environ=self.environment(**environ),
             cwd=cwd or self.folder(f"s{number}"),
             log=self.root / f"session{number}.stderr",
@@ -115,7 +118,7 @@ class Machine:
         path = self.root / f"process{len(self.processes)}.log"
         with path.open("wb") as log:
             process = subprocess.Popen(
-                [*command(), *arguments],
+                [*self.prefix, *command(), *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -141,7 +144,7 @@ class Machine:
     ) -> subprocess.CompletedProcess[str]:
         """Run the product to its end."""
         return subprocess.run(
-            [*command(), *arguments],
+            [*self.prefix, *command(), *arguments],
             input=stdin,
             capture_output=True,
             text=True,

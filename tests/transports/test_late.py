@@ -24,6 +24,9 @@ class Sink:
     def write(self, frame: bytes) -> None:
         self.frames.append(frame)
 
+    def hang_up(self) -> None:
+        self.room = 0
+
     @property
     def clogged(self) -> bool:
         return len(self.frames) >= self.room

@@ -25,6 +25,10 @@ class Sink:
     def __init__(self, room: int = 1_000_000) -> None:
         self.room = room
         self.frames: list[dict] = []
+        self.ended = False
+
+    def hang_up(self) -> None:
+        self.ended = True
 
     def write(self, frame: bytes) -> None:
         assert frame.endswith(b"\n")
@@ -258,6 +262,7 @@ async def test_the_newest_connection_wins(mesh):
     first.drained()
     await mesh.quiet()
     assert (old.texts, new.texts) == ([], ["1"])
+    assert (old.ended, new.ended) == (True, False)
     assert len(mesh.live) == 1
 
 

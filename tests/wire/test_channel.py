@@ -44,6 +44,7 @@ SENDER = {"id": "abcd1234", "name": "main", "summary": "works", "cwd": "/r"}
 
 @given(message=MESSAGES, sender=SENDERS)
 @settings(deadline=None, max_examples=300)
+@pytest.mark.threat("T20")
 def test_every_notification_keeps_the_contract(message, sender):
     params = notification(message, sender)["params"]
     assert set(params) == {"content", "meta"}
@@ -64,6 +65,7 @@ def test_every_notification_is_one_line_of_json(message, sender):
 
 @given(message=MESSAGES, sender=SENDERS)
 @settings(deadline=None)
+@pytest.mark.threat("T19")
 def test_no_notification_closes_or_opens_a_channel(message, sender):
     params = notification(message, sender)["params"]
     told = "\n".join([params["content"], *params["meta"].values()])

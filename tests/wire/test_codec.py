@@ -186,7 +186,7 @@ def test_a_scalar_is_text_where_text_is_wanted(scalar, text):
         ("label", [], "`label` must be a string, not a JSON array"),
         ("note", {}, "`note` must be a string, not a JSON object"),
         ("count", "1", "`count` must be a whole number below 2.53, not a JSON string"),
-        ("count", 1.0, "`count` must be a whole number below 2.53, not a JSON number"),
+        ("count", 1.5, "`count` must be a whole number below 2.53, not a JSON number"),
         ("count", True, "`count` must be a whole number below 2.53, not a JSON boolean"),
         ("weight", 1 << 53, "`weight` must be a whole number"),
         ("weight", -(1 << 53), "`weight` must be a whole number"),
@@ -208,9 +208,10 @@ def test_a_field_of_the_wrong_type_is_named_with_what_it_must_be(field, value, c
         decode(Parcel, {"label": "l", field: value})
 
 
-@pytest.mark.parametrize("number", [(1 << 53) - 1, -(1 << 53) + 1, 0])
+@pytest.mark.parametrize("number", [(1 << 53) - 1, -(1 << 53) + 1, 0, 3.0, -0.0])
 def test_a_whole_number_that_every_client_can_hold_is_taken(number):
-    assert decode(Parcel, {"label": "l", "count": number}).count == number
+    count = decode(Parcel, {"label": "l", "count": number}).count
+    assert (count, type(count)) == (number, int)
 
 
 @pytest.mark.parametrize("number", [1.5, 2, -0.5])

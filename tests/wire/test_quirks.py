@@ -2,7 +2,7 @@
 
 import pytest
 
-from claude_peers.wire.quirks import acknowledged, client_name, scalar_as_text
+from claude_peers.wire.quirks import ACKNOWLEDGEMENT, client_name, renamed, scalar_as_text
 
 
 @pytest.mark.parametrize(
@@ -33,12 +33,19 @@ def test_a_scalar_reads_as_upstreams_database_stored_it(value, text):
     ids=["agentmesh", "PR 15 and 25", "issue 65", "PR 11"],
 )
 def test_an_acknowledgement_is_understood_in_each_of_its_shapes(body, owner):
-    assert acknowledged(body) == {"id": owner, "message_ids": [1]}
+    understood = renamed(body, ACKNOWLEDGEMENT)
+    assert (understood.get("id"), understood["message_ids"]) == (owner, [1])
 
 
 def test_an_empty_acknowledgement_is_empty_in_every_shape():
-    assert acknowledged({"id": "a", "message_ids": []}) == {"id": "a", "message_ids": []}
-    assert acknowledged({}) == {"id": None, "message_ids": None}
+    empty = {"id": "a", "message_ids": []}
+    assert renamed(empty, ACKNOWLEDGEMENT) == empty
+    assert set(renamed({}, ACKNOWLEDGEMENT).values()) == {None}
+
+
+def test_a_field_under_our_name_counts_unless_it_is_null():
+    twice = {"id": "a", "peer_id": "b", "message_ids": None, "ids": [1]}
+    assert renamed(twice, ACKNOWLEDGEMENT) == twice | {"message_ids": [1]}
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
 """One function per request a peer may make; this tuple is the API."""
 
-from claude_peers.broker.operations import admin, messages, peers
+from claude_peers.broker.operations import admin, machines, messages, peers, topics
 from claude_peers.broker.operations.registry import Operation
 
 OPERATIONS: tuple[Operation, ...] = (
@@ -18,6 +18,9 @@ OPERATIONS: tuple[Operation, ...] = (
     messages.message_status,
     messages.dead_letters,
     messages.resend_message,
+    topics.subscribe,
+    topics.unsubscribe,
+    topics.broadcast,
     peers.rename,
     peers.mute,
     peers.set_route,
@@ -25,4 +28,8 @@ OPERATIONS: tuple[Operation, ...] = (
     admin.history,
     admin.step_down,
     admin.ledger,
+    machines.join,
+    machines.invite,
+    machines.revoke,
+    machines.machines,
 )

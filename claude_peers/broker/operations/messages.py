@@ -1,6 +1,6 @@
 """Requests about mail: sending, taking, looking, acknowledging."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from claude_peers.broker.context import iso
 from claude_peers.broker.mail import Sent
@@ -10,7 +10,7 @@ from claude_peers.core.limits import NAME
 from claude_peers.core.models import Caller
 from claude_peers.core.outlook import next_step
 from claude_peers.core.text import one_line
-from claude_peers.wire.quirks import acknowledged
+from claude_peers.wire.quirks import ACKNOWLEDGEMENT
 from claude_peers.wire.records import (
     DeadLettersRequest,
     MessageRequest,
@@ -27,37 +27,44 @@ from claude_peers.wire.records import (
 
 if TYPE_CHECKING:
     from claude_peers.broker.broker import Broker
+    from claude_peers.wire import answers
 
 
 @operation("/send-message", SendMessageRequest)
-async def send_message(broker: "Broker", caller: Caller, request: SendMessageRequest) -> Any:
+async def send_message(
+    broker: "Broker", caller: Caller, request: SendMessageRequest
+) -> "answers.Sent":
     """Store a message for one peer; ok means that it is durable."""
     return _sent_view(await broker.mail.send(caller, request))
 
 
 @operation("/poll-messages", PollRequest)
-async def poll_messages(broker: "Broker", caller: Caller, request: PollRequest) -> Any:
+async def poll_messages(
+    broker: "Broker", caller: Caller, request: PollRequest
+) -> "Answer[answers.Mail]":
     """Take unread mail; it counts as seen with the next poll, or with an acknowledgement."""
     messages, handout = await broker.mail.poll(caller, request)
     # Upstream's pollers take each message as it is, and look its sender up themselves.
     if request.ack_supported:
-        views = [kept_view(each, broker.roster.get(each.from_id)) for each in messages]
+        views: list[Any] = [kept_view(each, broker.roster.get(each.from_id)) for each in messages]
     else:
         views = [message_view(each) for each in messages]
-    body = {"messages": views}
-    return Answer(body, lambda whole: broker.mail.handed_over(handout, whole=whole))
+    return Answer({"messages": views}, lambda whole: broker.mail.handed_over(handout, whole=whole))
 
 
 @operation("/peek-messages", PeerRequest)
-async def peek_messages(broker: "Broker", caller: Caller, request: PeerRequest) -> Any:
+async def peek_messages(broker: "Broker", caller: Caller, request: PeerRequest) -> "answers.Mail":
     """Look at unread mail without taking it."""
     messages = await broker.mail.peek(caller, request.id)
     known = broker.roster.get
-    return {"messages": [kept_view(each, known(each.from_id)) for each in messages]}
+    views: list[Any] = [kept_view(each, known(each.from_id)) for each in messages]
+    return {"messages": views}
 
 
-@operation("/ack-messages", MessagesRequest, reshape=acknowledged)
-async def ack_messages(broker: "Broker", caller: Caller, request: MessagesRequest) -> Any:
+@operation("/ack-messages", MessagesRequest, also=ACKNOWLEDGEMENT)
+async def ack_messages(
+    broker: "Broker", caller: Caller, request: MessagesRequest
+) -> "answers.Acknowledged":
     """Acknowledge messages as seen by the agent."""
     owners = (
         {request.id: request.message_ids}
@@ -72,8 +79,10 @@ async def ack_messages(broker: "Broker", caller: Caller, request: MessagesReques
     return {"ok": True, "acked": acked}
 
 
-@operation("/release-messages", MessagesRequest, reshape=acknowledged)
-async def release_messages(broker: "Broker", caller: Caller, request: MessagesRequest) -> Any:
+@operation("/release-messages", MessagesRequest, also=ACKNOWLEDGEMENT)
+async def release_messages(
+    broker: "Broker", caller: Caller, request: MessagesRequest
+) -> "answers.Released":
     """Give messages back that were taken and not shown to the agent."""
     moved = await broker.mail.settle(
         caller, request.id, request.message_ids, Event.RETURN, via=_via(request, "release")
@@ -81,8 +90,10 @@ async def release_messages(broker: "Broker", caller: Caller, request: MessagesRe
     return {"ok": True, "released": len(moved)}
 
 
-@operation("/pushed-messages", MessagesRequest, reshape=acknowledged)
-async def pushed_messages(broker: "Broker", caller: Caller, request: MessagesRequest) -> Any:
+@operation("/pushed-messages", MessagesRequest, also=ACKNOWLEDGEMENT)
+async def pushed_messages(
+    broker: "Broker", caller: Caller, request: MessagesRequest
+) -> "answers.Pushed":
     """Tell that messages went to the agent over a proven route; no evidence that it saw them."""
     moved = await broker.mail.settle(
         caller, request.id, request.message_ids, Event.PUSH, via=_via(request, "push")
@@ -91,21 +102,26 @@ async def pushed_messages(broker: "Broker", caller: Caller, request: MessagesReq
 
 
 @operation("/message-status", MessageRequest)
-async def message_status(broker: "Broker", caller: Caller, request: MessageRequest) -> Any:
+async def message_status(
+    broker: "Broker", caller: Caller, request: MessageRequest
+) -> "answers.Fate":
     """Tell what became of a message: each step, and what happens next."""
     story = await broker.mail.story(caller, request.message_id)
     recipient = broker.roster.get(story.message.to_id)
     sender = broker.roster.get(story.message.from_id)
-    return story_view(story) | {
+    told = story_view(story) | {
         "from_name": sender.name if sender else None,
         "to_name": recipient.name if recipient else story.message.to_name,
         "presence": recipient.presence if recipient else None,
         "next": next_step(story.message, recipient),
     }
+    return cast("answers.Fate", told)
 
 
 @operation("/dead-letters", DeadLettersRequest)
-async def dead_letters(broker: "Broker", caller: Caller, request: DeadLettersRequest) -> Any:
+async def dead_letters(
+    broker: "Broker", caller: Caller, request: DeadLettersRequest
+) -> "answers.DeadLetters":
     """List messages that nobody read in time, newest first."""
     found = await broker.mail.dead_letters(caller, request.id, limit=request.limit)
     if not found and request.id and caller.knows_secret:
@@ -113,18 +129,21 @@ async def dead_letters(broker: "Broker", caller: Caller, request: DeadLettersReq
         owner = broker.managed(caller, request.id).id
         found = await broker.mail.dead_letters(caller, owner, limit=request.limit)
     views = [dead_letter_view(each, iso(each.ended_at or 0.0)) for each in found]
-    return {"dead_letters": [with_names(view, broker.roster.get) for view in views]}
+    named: list[Any] = [with_names(view, broker.roster.get) for view in views]
+    return {"dead_letters": named}
 
 
 @operation("/resend-message", MessageRequest)
-async def resend_message(broker: "Broker", caller: Caller, request: MessageRequest) -> Any:
+async def resend_message(
+    broker: "Broker", caller: Caller, request: MessageRequest
+) -> "answers.Sent":
     """Send a dead letter again, as a new message."""
     return _sent_view(await broker.mail.resend(caller, request.message_id))
 
 
-def _sent_view(sent: Sent) -> dict[str, Any]:
+def _sent_view(sent: Sent) -> "answers.Sent":
     receipt, recipient = sent.receipt, sent.recipient
-    answer = {
+    answer: answers.Sent = {
         "ok": True,
         "message_id": receipt.message.id,
         "state": receipt.message.state,
@@ -137,7 +156,9 @@ def _sent_view(sent: Sent) -> dict[str, Any]:
         "unread": receipt.unread,
         "warnings": sent.warnings,
     }
-    return answer | {"duplicate": True} if receipt.duplicate else answer
+    if receipt.duplicate:
+        answer["duplicate"] = True
+    return answer
 
 
 def _via(request: MessagesRequest, default: str) -> str:

@@ -41,7 +41,14 @@ COMMANDS: tuple[Command, ...] = (
     Command("rename", "rename PEER NAME", "Give a peer another name; the old one forwards."),
     Command("mute", "mute SENDER [--for PEER]", "Hold a sender's messages back from a peer."),
     Command("unmute", "unmute SENDER [--for PEER]", "Let them through again."),
+    Command("token", "token NAME", "Let an MCP client that speaks HTTP be a peer."),
     Command("hooks", "hooks print|install|remove", "Wake Claude Code for mail, by its hooks."),
+    Command(
+        "invite", "invite NAME [--ttl 24h]", "Let another machine use this one's broker, once."
+    ),
+    Command("join", "join [STRING]", "Join another machine's broker; reads stdin without one."),
+    Command("revoke", "revoke NAME", "Let a machine use this one's broker no more."),
+    Command("machines", "machines", "List the machines that were invited, and where to listen."),
     Command("serve", "serve", "Run a node without an agent, until interrupted."),
     Command("kill-broker", "kill-broker", "Let another node lead; nothing is lost."),
 )

@@ -103,15 +103,22 @@ def _broker(chosen: Settings) -> tuple[str, str]:
     except NoBrokerError as error:
         if isinstance(error.__cause__, ConnectionRefusedError):
             return "none is running; the next agent's session, or `claude-peers serve`, is it", ""
-        if pids := _stopped(chosen.broker_port):
+        if chosen.remote is None and (pids := _stopped(chosen.broker_port)):
             return (
                 f"whoever listens on port {chosen.broker_port} is stopped (pid {pids})",
                 f"Wake it with `kill -CONT {pids}`, or end it.",
             )
         raise
+    return _state(told, ledger, broker.url)
+
+
+def _state(told: dict[str, Any], ledger: dict[str, Any], url: str) -> tuple[str, str]:
     if not ledger["balanced"]:
         return "messages are missing", "Please report it; `claude-peers export` keeps the rest."
-    leads = f"pid {told.get('pid')} leads in epoch {told.get('epoch')} on {broker.url}"
+    if told.get("listening_problem"):
+        return str(told["listening_problem"]), "Until then only this machine reaches the broker."
+    leads = f"pid {told['pid']} leads" if "pid" in told else "another machine leads"
+    leads = f"{leads} in epoch {told.get('epoch')} on {url}"
     return f"{leads}, has proved itself, and misses no message", ""
 
 

@@ -33,13 +33,15 @@ def run(options: argparse.Namespace) -> int:
         variables.note_unknown(chosen.environ)
     run.start_logging(chosen, verbose=options.verbose)
 
+    url = chosen.broker_url or f"http://127.0.0.1:{chosen.port}"
+
     def ready(role: str) -> None:
         # Whoever reads this may leave; the node stays.
         with contextlib.suppress(OSError):
             if options.json:
                 output.tell({"role": role, "port": chosen.broker_port})
             else:
-                sys.stderr.write(f"claude-peers: {role} on http://127.0.0.1:{chosen.broker_port}\n")
+                sys.stderr.write(f"claude-peers: {role} on {url}\n")
                 sys.stderr.flush()
 
     def cannot(error: ClaudePeersError) -> None:

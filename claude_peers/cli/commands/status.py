@@ -54,9 +54,21 @@ def _lines(status: dict[str, Any], peers: list[dict[str, Any]], url: str) -> lis
         for label, told in (("Name", peer.get("name")), ("Route", roster.route(peer))):
             if told:
                 lines.append(f"         {label}: {one_line(str(told), 500)}")
-    if "epoch" in status:
-        standby = f"standby pid {status['standby']}" if status.get("standby") else "no standby"
-        lines += ["", f"Leader: pid {status.get('pid')}, epoch {status['epoch']}, {standby}"]
+    return lines + _lead(status)
+
+
+def _lead(status: dict[str, Any]) -> list[str]:
+    """Return who leads, and where other machines reach it."""
+    if "epoch" not in status:
+        return []
+    if "pid" not in status:
+        return ["", f"Leader: on another machine, epoch {status['epoch']}"]
+    standby = f"standby pid {status['standby']}" if status.get("standby") else "no standby"
+    lines = ["", f"Leader: pid {status['pid']}, epoch {status['epoch']}, {standby}"]
+    if places := status.get("listening"):
+        lines.append(f"Listens for other machines on {', '.join(places)}")
+    if problem := status.get("listening_problem"):
+        lines.append(output.style(str(problem), "red"))
     return lines
 
 

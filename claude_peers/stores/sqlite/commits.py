@@ -124,6 +124,7 @@ class Commits:
             recognise(db)  # before anything is written
             db.execute("PRAGMA journal_mode = WAL")
             db.execute("PRAGMA synchronous = FULL")
+            db.execute("PRAGMA secure_delete = ON")  # not every build does so by itself
             db.execute("PRAGMA cache_size = -2048")
             migrate(db)
             self._prepare(db)

@@ -45,8 +45,8 @@ def accept(db: sqlite3.Connection, draft: Draft, limits: Limits, now: float) -> 
         owner = PeerId(draft.from_id)
         proved = proved_by(answered.from_id, draft.to_id)
         move(db, owner, [answered.id], proved, now=now, via=f"message {accepted.id}")
-    unread, size = box.unread + 1, box.size + size
-    return Receipt(message=accepted, unread=unread, size=size, replied_to=answered)
+    size += box.size
+    return Receipt(message=accepted, unread=box.unread + 1, size=size, replied_to=answered)
 
 
 def move(
@@ -240,12 +240,12 @@ def _insert(db: sqlite3.Connection, draft: Draft, more: dict[str, Any]) -> Messa
         "intent": draft.intent,
         "to_name": draft.to_name,
         "owed_at": draft.owed_at,
+        "topic": draft.topic,
+        "retained": draft.retained,
     }
     named = ", ".join(f":{name}" for name in values)
-    row = db.execute(
-        f"INSERT INTO mail ({', '.join(values)}) VALUES ({named}) RETURNING {rows.MESSAGE}", values
-    ).fetchone()
-    return rows.to_message(row)
+    made = f"INSERT INTO mail ({', '.join(values)}) VALUES ({named}) RETURNING {rows.MESSAGE}"
+    return rows.to_message(db.execute(made, values).fetchone())
 
 
 def _give_up(

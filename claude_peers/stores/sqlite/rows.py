@@ -17,7 +17,8 @@ from claude_peers.core.models import (
 
 PEER = (
     "id, name, pid, process_pid, process_started, boot, host, cwd, git_root, repo, tty, summary, "
-    "client, route, trust, presence, token_hash, keys, former, muted, registered_at, last_seen"
+    "client, route, trust, presence, token_hash, keys, former, muted, machine, "
+    "shared, registered_at, last_seen"
 )
 _NAMES = PEER.split(", ")
 SAVE_PEER = (
@@ -26,7 +27,7 @@ SAVE_PEER = (
 )
 MESSAGE = (
     "id, uid, from_id, to_id, text, sent_at, state, verified, reply_to, deliveries, intent, "
-    "thread, hops, to_name, inherited, expires_at, ended_at, reason"
+    "thread, hops, to_name, inherited, expires_at, ended_at, reason, topic, retained"
 )
 _MESSAGE = MESSAGE.split(", ")
 
@@ -50,6 +51,7 @@ def to_peer(row: tuple[Any, ...]) -> Peer:
         values[name] = tuple(json.loads(values[name]))
     values["former"] = tuple(tuple(each) for each in json.loads(values["former"]))
     values["trust"], values["presence"] = Trust(values["trust"]), Presence(values["presence"])
+    values["shared"] = bool(values["shared"])
     return Peer(**values)
 
 
@@ -57,7 +59,8 @@ def to_message(row: tuple[Any, ...]) -> Message:
     """Return the message of a row of `MESSAGE`."""
     values = dict(zip(_MESSAGE, row, strict=True))
     values["state"], values["to_id"] = State(values["state"]), PeerId(values["to_id"])
-    values["verified"], values["inherited"] = bool(values["verified"]), bool(values["inherited"])
+    for name in ("verified", "inherited", "retained"):
+        values[name] = bool(values[name])
     return Message(**values)
 
 

@@ -107,7 +107,47 @@ _STORIES = (
     """,
 )
 
-MIGRATIONS: tuple[tuple[str, ...], ...] = (_FIRST, _STORIES)
+_MACHINES = (
+    """
+    CREATE TABLE machine (
+        name TEXT PRIMARY KEY, code_hash TEXT, expires_at REAL NOT NULL, token_hash TEXT,
+        invited_at TEXT NOT NULL, joined_at TEXT, revoked_at TEXT
+    ) WITHOUT ROWID
+    """,
+    "ALTER TABLE peer ADD COLUMN machine TEXT NOT NULL DEFAULT ''",
+    "ALTER TABLE peer ADD COLUMN shared INTEGER NOT NULL DEFAULT 0",
+)
+
+_TOPICS = (
+    """
+    CREATE TABLE subscription (
+        peer_id TEXT NOT NULL, pattern TEXT NOT NULL, PRIMARY KEY (peer_id, pattern)
+    )
+    """,
+    """
+    CREATE TABLE retained (
+        topic TEXT PRIMARY KEY, from_id TEXT NOT NULL, text TEXT NOT NULL, sent_at TEXT NOT NULL,
+        verified INTEGER NOT NULL, expires_at REAL
+    ) WITHOUT ROWID
+    """,
+    "ALTER TABLE mail ADD COLUMN topic TEXT",
+    "ALTER TABLE mail ADD COLUMN retained INTEGER NOT NULL DEFAULT 0",
+    # The order in which triggers run is nobody's promise: the count must be there to be changed.
+    """
+    CREATE TRIGGER mail_retained AFTER UPDATE OF state ON mail
+    WHEN new.state = 'dead' AND new.retained = 1 BEGIN
+        INSERT INTO tally VALUES ('dead', 0) ON CONFLICT (name) DO NOTHING;
+        DELETE FROM mail WHERE id = new.id;
+    END
+    """,
+    """
+    CREATE TRIGGER peer_forgotten AFTER DELETE ON peer BEGIN
+        DELETE FROM subscription WHERE peer_id = old.id;
+    END
+    """,
+)
+
+MIGRATIONS: tuple[tuple[str, ...], ...] = (_FIRST, _STORIES, _MACHINES, _TOPICS)
 
 
 _UPSTREAM = {"peers", "messages"}

@@ -2,13 +2,15 @@
 
 import json
 import sqlite3
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
 from typing import Self
 
 from claude_peers.broker.ports import Claim, Mailbox
 from claude_peers.core.delivery import Event
+from claude_peers.core.errors import MailboxFullError
 from claude_peers.core.limits import Limits
+from claude_peers.core.machines import Machine
 from claude_peers.core.models import (
     Draft,
     Ledger,
@@ -17,10 +19,11 @@ from claude_peers.core.models import (
     PeerId,
     Process,
     Receipt,
+    Retained,
     State,
     Story,
 )
-from claude_peers.stores.sqlite import mail, rows
+from claude_peers.stores.sqlite import machines, mail, rows, topics
 from claude_peers.stores.sqlite.adopt import Adoption
 from claude_peers.stores.sqlite.commits import Commits, Result
 
@@ -91,6 +94,47 @@ class SqliteStore:
                     "DELETE FROM peer WHERE id IN (SELECT value FROM json_each(?))", [listed]
                 )
             )
+        )
+
+    async def machines(self) -> list[Machine]:
+        """See `broker.ports.Store`."""
+        return await self._read(machines.machines)
+
+    async def save_machine(self, machine: Machine) -> None:
+        """See `broker.ports.Store`."""
+        await self.commits.submit(lambda db: machines.save(db, machine))
+
+    async def subscriptions(self) -> list[tuple[PeerId, str]]:
+        """See `broker.ports.Store`."""
+        return await self._read(topics.subscriptions)
+
+    async def retained(self) -> list[Retained]:
+        """See `broker.ports.Store`."""
+        return await self._read(topics.retained)
+
+    async def subscribe(
+        self,
+        subscription: tuple[PeerId, str],
+        drafts: Sequence[Draft],
+        limits: Limits,
+        *,
+        now: float,
+    ) -> list[Receipt | MailboxFullError]:
+        """See `broker.ports.Store`."""
+        return await self.commits.submit(
+            lambda db: topics.subscribe(db, subscription, drafts, limits, now=now)
+        )
+
+    async def unsubscribe(self, subscription: tuple[PeerId, str]) -> None:
+        """See `broker.ports.Store`."""
+        await self.commits.submit(lambda db: topics.unsubscribe(db, subscription))
+
+    async def publish(
+        self, drafts: Sequence[Draft], limits: Limits, *, now: float, keep: Retained | None = None
+    ) -> list[Receipt | MailboxFullError]:
+        """See `broker.ports.Store`."""
+        return await self.commits.submit(
+            lambda db: topics.publish(db, drafts, limits, now=now, keep=keep)
         )
 
     async def accept(self, draft: Draft, limits: Limits, *, now: float) -> Receipt:

@@ -1,0 +1,213 @@
+"""Use cases about messages for many: published to a topic, or sent to a scope.
+
+A broadcast becomes one ordinary message for each recipient, all of them in one transaction, so that
+receipts, order, limits and the ledger hold as for any message.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from claude_peers.broker.context import Context
+from claude_peers.broker.mail import Mail
+from claude_peers.broker.topics import Topics
+from claude_peers.core import access
+from claude_peers.core.audience import UNCONFIRMED, Place, of_scope, of_workspace
+from claude_peers.core.delivery import TOPIC_TTL, lifetime
+from claude_peers.core.errors import (
+    BadRequestError,
+    ClaudePeersError,
+    LoopGuardError,
+    RateLimitedError,
+)
+from claude_peers.core.limits import TOPIC, check_text, cost
+from claude_peers.core.models import Caller, Draft, Message, Peer, Receipt, Retained
+from claude_peers.core.text import one_line
+from claude_peers.core.topics import check_topic
+from claude_peers.wire.topics import BroadcastRequest
+
+Refused = list[tuple[Peer, ClaudePeersError]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Published:
+    """What became of a broadcast.
+
+    Attributes:
+        copies: each recipient's message, as it was stored.
+        refused: who did not get one, and why.
+        unconfirmed: whom it would reach, if there are more of them than the sender knows of;
+            then nothing was sent.
+        duplicate: all of it was stored before, under the same key.
+    """
+
+    copies: list[tuple[Peer, Message]]
+    refused: Refused
+    unconfirmed: list[Peer]
+    duplicate: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Author:
+    from_id: str
+    verified: bool
+    source: str
+    place: Place
+
+
+class Broadcasts:
+    """Messages for many.
+
+    Args:
+        context: what the broker works with.
+        mail: whose limits hold.
+        topics: who has subscribed.
+    """
+
+    def __init__(self, context: Context, mail: Mail, topics: Topics) -> None:
+        self._context = context
+        self._mail = mail
+        self._topics = topics
+
+    async def send(self, caller: Caller, request: BroadcastRequest) -> Published:
+        """Store a message for everybody whom the request means, but for its sender.
+
+        It counts as one message of its sender, and as one more for every ten recipients.
+
+        Raises:
+            BadRequestError: it does not say for whom, or not so that it can be understood.
+            RateLimitedError: the sender sends too much.
+            RetainedTooLongError: it cannot be kept.
+            TooManyTopicsError: too many topics have a last value.
+        """
+        try:
+            published = await self._send(caller, request)
+        except ClaudePeersError as error:
+            self._mail.refused[error.code] += 1
+            raise
+        self._mail.refused.update(error.code for _, error in published.refused)
+        return published
+
+    async def _send(self, caller: Caller, request: BroadcastRequest) -> Published:
+        author = self._author(caller, request)
+        check_text(request.text)
+        self._topics.last_values.check(request)
+        reached = self._reached(request, author)
+        ours = (request.scope or "").startswith("@")
+        if ours and len(reached) > max(UNCONFIRMED, request.confirm):
+            return Published(copies=[], refused=[], unconfirmed=reached)
+        if await self._admit(self._drafts(request, author, reached), author.source):
+            reached = self._reached(request, author)  # somebody may have come meanwhile
+        refused: Refused = []
+        peers = [peer for peer in reached if self._may_turn(author, peer, refused)]
+        drafts, keep = self._drafts(request, author, peers), self._kept(request, author)
+        copies, duplicate = [], True
+        for peer, result in zip(peers, await self._topics.publish(drafts, keep=keep), strict=True):
+            if isinstance(result, Receipt):
+                copies.append((peer, result.message))
+                duplicate = duplicate and result.duplicate
+            else:
+                refused.append((peer, result))
+        return Published(
+            copies=copies, refused=refused, unconfirmed=[], duplicate=duplicate and bool(copies)
+        )
+
+    def _author(self, caller: Caller, request: BroadcastRequest) -> _Author:
+        context = self._context
+        sender = context.mine(caller, request.from_id)
+        where = request if sender is None else sender
+        return _Author(
+            from_id=access.signed_as(caller, request.from_id) if sender is None else sender.id,
+            verified=sender is not None and context.speaks_for(caller, sender),
+            source=caller.source if sender is None else sender.id,
+            place=Place(
+                cwd=where.cwd, root=where.git_root, repo=where.repo, machine=caller.machine
+            ),
+        )
+
+    def _reached(self, request: BroadcastRequest, author: _Author) -> list[Peer]:
+        """Return whom a request means, its sender left out."""
+        present = self._context.roster.present()
+        match (request.topic, request.scope, request.workspace):
+            case (str(topic), None, None):
+                check_topic(topic)
+                found = self._topics.subscribers(topic)
+            case (None, str(scope), None):
+                found = of_scope(scope, present, author.place)
+            case (None, None, str(workspace)):
+                found = of_workspace(workspace, present, author.place)
+            case _:
+                raise BadRequestError(
+                    "It is not clear for whom this is",
+                    "Give one of topic, scope (@machine, @repo, @dir, @name) and workspace.",
+                )
+        return [peer for peer in found if peer.id != author.from_id]
+
+    async def _admit(self, drafts: list[Draft], source: str) -> bool:
+        """Count a broadcast against its sender's allowance; True if others had time to come.
+
+        One that is sent once more, because its answer was lost, was admitted the first time.
+        """
+        context = self._context
+        count = cost(len(drafts), context.options.limits)
+        try:
+            self._mail.rates.spend(source, now=context.clock.monotonic(), count=count)
+        except RateLimitedError:
+            first = drafts[0] if drafts and drafts[0].dedupe_key else None
+            if not first or not await context.store.accepted(first, now=context.clock.wall()):
+                raise
+            return True
+        return False
+
+    def _may_turn(self, author: _Author, peer: Peer, refused: Refused) -> bool:
+        """Whether the sender and a recipient do not answer each other without end."""
+        now = self._context.clock.monotonic()
+        try:
+            self._mail.exchanges.take_turn(author.from_id, peer.id, now=now)
+        except LoopGuardError as error:
+            refused.append((peer, error))
+            return False
+        return True
+
+    def _drafts(
+        self, request: BroadcastRequest, author: _Author, peers: Iterable[Peer]
+    ) -> list[Draft]:
+        context, key = self._context, request.dedupe_key
+        ends, at, label = context.clock.wall() + _lives(request), context.at(), _label(request)
+        return [
+            Draft(
+                from_id=author.from_id,
+                to_id=peer.id,
+                text=request.text,
+                sent_at=at,
+                expires_at=ends,
+                verified=author.verified,
+                dedupe_key=key and f"{key} to {peer.id} of {label}",
+                held=author.from_id in peer.muted,
+                topic=label,
+            )
+            for peer in peers
+        ]
+
+    def _kept(self, request: BroadcastRequest, author: _Author) -> Retained | None:
+        if not request.retain or request.topic is None:
+            return None
+        lives = _lives(request) if request.ttl_ms else None
+        return Retained(
+            topic=request.topic,
+            from_id=author.from_id,
+            text=request.text,
+            sent_at=self._context.at(),
+            verified=author.verified,
+            expires_at=lives and self._context.clock.wall() + lives,
+        )
+
+
+def _lives(request: BroadcastRequest) -> float:
+    return lifetime(request.ttl_ms and request.ttl_ms / 1000.0, TOPIC_TTL)
+
+
+def _label(request: BroadcastRequest) -> str:
+    """Return what recipients see it was published to; only scopes begin with `@`."""
+    if request.topic is not None:
+        return request.topic
+    return one_line("@" + (request.scope or request.workspace or "").removeprefix("@"), TOPIC)
