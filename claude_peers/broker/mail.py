@@ -3,10 +3,9 @@
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
+from claude_peers.broker.arrivals import Arrivals
 from claude_peers.broker.context import Context
 from claude_peers.broker.leases import ACK_WITHIN, Handout
 from claude_peers.broker.peers import Peers
@@ -66,6 +65,7 @@ class Mail:
 
     Attributes:
         refused: how many sends were refused, by the error's code.
+        arrivals: who waits for a message.
         rates, exchanges: what everybody may still send, and to each other.
     """
 
@@ -75,7 +75,7 @@ class Mail:
         self._peers = peers
         self.rates = Rates(context.options.limits)
         self.exchanges = Exchanges(context.options.limits)
-        self._waiting: dict[PeerId, set[asyncio.Future[None]]] = {}
+        self.arrivals = Arrivals()
 
     # Sending
 
@@ -155,9 +155,7 @@ class Mail:
         if message.state is not State.QUEUED:
             return
         self._context.transport.deliver(message)
-        for waiting in self._waiting.get(message.to_id, ()):
-            if not waiting.done():
-                waiting.set_result(None)
+        self.arrivals.tell(message.to_id)
 
     async def resend(self, caller: Caller, message_id: int) -> Sent:
         """Send a dead letter again, as a new message of the same sender."""
@@ -223,31 +221,12 @@ class Mail:
         store, clock = self._context.store, self._context.clock
         if not wait > 0:
             return await store.hand_out(owner, claim, now=clock.wall())
-        with self.arrival(owner) as arrival:
+        with self.arrivals.of(owner) as arrival:
             if messages := await store.hand_out(owner, claim, now=clock.wall()):
                 return messages
             await asyncio.wait((arrival,), timeout=min(wait, LONGEST_WAIT))
             later = Claim(exclude=claim.exclude, limit=claim.limit, via=claim.via)
             return await store.hand_out(owner, later, now=clock.wall())
-
-    @contextmanager
-    def arrival(self, owner: PeerId) -> Iterator["asyncio.Future[None]"]:
-        """Give a future that is done once a message has come for a peer."""
-        arrival = asyncio.get_running_loop().create_future()
-        waiting = self._waiting.setdefault(owner, set())
-        waiting.add(arrival)
-        try:
-            yield arrival
-        finally:
-            waiting.discard(arrival)
-            if not waiting:
-                self._waiting.pop(owner, None)
-
-    def stop_waiting(self) -> None:
-        """Let nobody wait for a message any longer: this broker hands over."""
-        for arrival in [each for waiting in self._waiting.values() for each in waiting]:
-            if not arrival.done():
-                arrival.set_result(None)
 
     def handed_over(self, handout: Handout, *, whole: bool) -> None:
         """Learn whether a poll's answer was written; a broken one gives its messages back."""

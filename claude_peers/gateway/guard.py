@@ -89,7 +89,7 @@ def _host(head: Head, facts: Facts) -> None:
 def _addresses(facts: Facts) -> list[str]:
     """Return what this broker is called in a URL."""
     names = [f"{name}:{facts.port}" for name in _NAMES]
-    return names + [*_NAMES] if facts.port == _HTTP_PORT else names
+    return [*names, *_NAMES] if facts.port == _HTTP_PORT else names
 
 
 def _origin(head: Head, facts: Facts) -> None:

@@ -52,7 +52,7 @@ class Visit:
 
     def arrival(self) -> AbstractContextManager["asyncio.Future[None]"]:
         """Give a future that is done once a message has come."""
-        return self._app.broker.mail.arrival(self.peer_id)
+        return self._app.broker.mail.arrivals.of(self.peer_id)
 
     def in_background(self, work: Coroutine[Any, Any, Any]) -> None:
         """Run something nobody waits for; a failure is logged."""

@@ -85,7 +85,7 @@ class Server:
     async def stop_accepting(self, *, within: float) -> None:
         """Close the listener, and give what is being served a moment to be answered."""
         self.app.closing = True
-        self.app.broker.mail.stop_waiting()
+        self.app.broker.mail.arrivals.stop()
         for server in self._servers:
             server.close()
         busy = [c.serving for c in self._connections if c.serving is not None]

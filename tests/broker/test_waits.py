@@ -35,7 +35,7 @@ async def waiting(rig, bob, count: int = 1, **fields) -> asyncio.Future:
     """Begin a poll that waits; return it once `count` of them do."""
     poll = asyncio.ensure_future(rig.poll(bob, wait_s=50.0, **fields))
     with anyio.fail_after(BOUND):
-        while len(rig.broker.mail._waiting.get(bob, ())) < count:  # noqa: ASYNC110 - no event
+        while len(rig.broker.mail.arrivals.get(bob, ())) < count:  # noqa: ASYNC110 - no event
             await asyncio.sleep(0)
         await rig.store.ledger()  # behind the poll's first look
         await anyio.wait_all_tasks_blocked()
@@ -48,20 +48,20 @@ async def test_a_message_that_comes_during_the_wait_is_handed_out(rig, bob):
     with anyio.fail_after(BOUND):
         assert await poll == [number]
     assert await rig.states(number) == ["leased"]
-    assert rig.broker.mail._waiting == {}
+    assert rig.broker.mail.arrivals == {}
 
 
 async def test_a_message_that_is_there_is_not_waited_for(rig, bob):
     number = (await rig.send(bob)).message.id
     with anyio.fail_after(BOUND):
         assert await rig.poll(bob, wait_s=50.0) == [number]
-    assert rig.broker.mail._waiting == {}
+    assert rig.broker.mail.arrivals == {}
 
 
 async def test_a_wait_in_vain_ends_empty(rig, bob):
     with anyio.fail_after(BOUND):
         assert await rig.poll(bob, wait_s=0.001) == []
-    assert rig.broker.mail._waiting == {}
+    assert rig.broker.mail.arrivals == {}
 
 
 @pytest.mark.parametrize("seconds", [0.0, -1.0])
@@ -93,7 +93,7 @@ async def test_of_two_that_wait_one_gets_the_message(rig, bob):
         results = await asyncio.gather(*polls)
     assert sorted(results) == [[], [number]]
     assert (await rig.store.message(number)).deliveries == 1
-    assert rig.broker.mail._waiting == {}
+    assert rig.broker.mail.arrivals == {}
 
 
 async def test_one_of_two_that_wait_may_give_up(rig, bob):

@@ -25,6 +25,18 @@ class _Request(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def do_POST(self) -> None:
+        """Take a message."""
+        self._pass_on()
+
+    def do_GET(self) -> None:
+        """Take the request for a stream."""
+        self._pass_on()
+
+    def do_DELETE(self) -> None:
+        """Take the end of a session."""
+        self._pass_on()
+
+    def _pass_on(self) -> None:
         """Pass the request on with the token, and the answer back."""
         mine, theirs = (f":{port}" for port in (self.server.server_port, self.server.behind))
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
@@ -48,8 +60,6 @@ class _Request(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(told)))
         self.end_headers()
         self.wfile.write(told)
-
-    do_GET = do_DELETE = do_POST
 
     def log_message(self, *_: Any) -> None:
         """Say nothing."""
