@@ -14,7 +14,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-from support import reliability, tables
+from support import reliability, security, tables
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "claude_peers"
@@ -322,8 +322,10 @@ def test_no_lock_file_names_an_index_that_is_not_public():
             none_of(f"{called(path)}: {option}" for option in INDEX.findall(text))
 
 
-def test_the_table_of_faults_names_the_tests_there_are():
-    document = reliability.DOCUMENT.read_text(encoding="utf-8")
-    remedy = "run `python -m tests.support.reliability --write`"
-    assert reliability.rewritten(document) == document, remedy
-    assert reliability.table() in document
+@pytest.mark.parametrize("table", [reliability, security])
+def test_a_table_of_proofs_names_the_tests_there_are(table):
+    proofs = table.PROOFS
+    document = proofs.path.read_text(encoding="utf-8")
+    remedy = f"run `python -m {table.__name__} --write`"
+    assert proofs.rewritten(document) == document, remedy
+    assert proofs.table() in document

@@ -3,42 +3,15 @@
 import json
 import os
 import socket
-import subprocess
-import sys
 import threading
 
 import pytest
+from support.clients import LINUX, NOBODY, ROOT, Client
 from support.inproc import BOUND, SECRET, LiveWire, Wire, head, post, running
 from support.waiting import eventually
 
 from claude_peers.wire import proof
 
-LINUX = pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells who is calling")
-ROOT = pytest.mark.skipif(
-    not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root can be another user"
-)
-NOBODY = 65534
-CLIENT = """
-import encodings.idna, http.client, json, os, socket, sys  # all, while they can be read
-port, uid = int(sys.argv[1]), int(sys.argv[2])
-if uid:
-    os.setgid(uid)
-    os.setuid(uid)
-connection = http.client.HTTPConnection("127.0.0.1", port, timeout=15)
-for line in sys.stdin:
-    path, body, headers = json.loads(line)
-    if path == "hit and run":
-        one = socket.create_connection(("127.0.0.1", port))
-        one.sendall(body.encode())
-        one.close()
-        print(json.dumps([0, None]), flush=True)
-        continue
-    headers = {"Content-Type": "application/json", **headers}
-    method, raw = ("GET", None) if body is None else ("POST", json.dumps(body))
-    connection.request(method, path, raw, headers)
-    answer = connection.getresponse()
-    print(json.dumps([answer.status, json.loads(answer.read())]), flush=True)
-"""
 ACTS = {
     "/poll-messages": {},
     "/peek-messages": {},
@@ -49,36 +22,6 @@ ACTS = {
     "/pushed-messages": {"message_ids": [1]},
 }
 """Everything a peer alone may do, but sending."""
-
-
-class Client:
-    """A process of its own that speaks as unmodified clients do."""
-
-    def __init__(self, port, uid=0):
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", CLIENT, str(port), str(uid)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        self.pid = self.process.pid
-
-    def ask(self, path, body=None, **headers):
-        """POST, or GET without a body; return status and JSON."""
-        given = {name.replace("_", "-"): value for name, value in headers.items()}
-        self.process.stdin.write(json.dumps([path, body, given]) + "\n")
-        self.process.stdin.flush()
-        return tuple(json.loads(self.process.stdout.readline()))
-
-    def register(self, **more):
-        body = {"pid": self.pid, "cwd": "/w", "git_root": None, "tty": None, "summary": "mine"}
-        return self.ask("/register", body | more)[1]
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.process.communicate()
 
 
 @pytest.fixture
@@ -113,6 +56,7 @@ def accepted(broker):
 
 
 @LINUX
+@pytest.mark.threat("T7")
 def test_an_unmodified_client_speaks_for_the_process_it_registers(broker, wire):
     with Client(broker.port) as client:
         me = client.register()["id"]
@@ -271,6 +215,7 @@ def test_changing_names_does_not_help_against_the_rate_limit():
         assert {answer["code"] for answer in refused} == {"rate_limited"}
 
 
+@pytest.mark.threat("T23")
 def test_connecting_anew_does_not_help_against_the_rate_limit():
     with running(limited=True) as broker:
         with Wire(broker.port) as wire:
@@ -299,6 +244,7 @@ def test_where_tokens_are_required_owning_a_process_is_not_enough(strict):
             assert answer[0] == 200, path
 
 
+@pytest.mark.threat("T7")
 def test_where_tokens_are_required_nobody_sends_without(strict):
     with Wire(strict.port) as wire:
         joined = wire.ask("/register", {})[1]
@@ -371,6 +317,7 @@ def test_another_user_with_a_peers_token_acts_for_that_peer(broker, wire):
 
 @LINUX
 @pytest.mark.parametrize("uid", [0, pytest.param(NOBODY, marks=ROOT)])
+@pytest.mark.threat("T10")
 def test_who_hangs_up_before_it_can_be_asked_for_its_user_writes_nothing(broker, wire, uid):
     you = wire.ask("/register", {})[1]["id"]
     body = {"from_id": "cli", "to_id": you, "text": "hit and run"}

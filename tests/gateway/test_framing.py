@@ -1,5 +1,7 @@
 """A request's head has one reading, or none."""
 
+import string
+
 import h11
 import pytest
 from hypothesis import given, settings
@@ -87,6 +89,16 @@ REFUSED = {
         400,
         "repeated_header",
     ),
+    "two tokens": (
+        GET + b"Authorization: Bearer a\r\nAuthorization: Bearer b\r\n\r\n",
+        400,
+        "repeated_header",
+    ),
+    "an absolute target in HTTP/1.0": (
+        b"GET http://x/ HTTP/1.0\r\n\r\n",
+        400,
+        "wrong_authority",
+    ),
     "no host": (b"GET / HTTP/1.1\r\nA: b\r\n\r\n", 400, "host_missing"),
     "no headers at all": (b"GET / HTTP/1.1\r\n\r\n", 400, "host_missing"),
     "a space before the colon": (GET + b"Content-Length : 5\r\n\r\n", 400, "bad_header"),
@@ -141,6 +153,7 @@ def parsed(head):
 
 
 @pytest.mark.parametrize("case", REFUSED)
+@pytest.mark.threat("T25")
 def test_a_head_with_two_readings_is_refused(case):
     head, status, code = REFUSED[case]
     refusal = refused(head)
@@ -204,6 +217,38 @@ def test_a_head_without_its_empty_line_is_refused():
     with pytest.raises(Refusal) as caught:
         check(GET)
     assert caught.value.code == "incomplete_head"
+    assert caught.value.fact
+
+
+@pytest.mark.parametrize("look", [check, head_end])
+@pytest.mark.parametrize("line", [b"A: b\nC: d", b"A\n"])
+def test_a_bare_line_feed_is_seen_wherever_one_looks(look, line):
+    with pytest.raises(Refusal) as caught:
+        look(GET + line + b"\r\n\r\n")
+    assert caught.value.code == "bare_newline"
+
+
+def test_a_head_holds_32_kilobytes_and_a_hundred_headers():
+    assert (HEAD, HEADERS) == (32_768, 100)
+    assert len(check(GET + b"A: b\r\n" * (HEADERS - 1) + b"\r\n").headers) == 2
+
+
+@pytest.mark.parametrize("character", [chr(code) for code in range(256)])
+def test_a_name_is_made_of_the_characters_that_rfc_9110_allows(character):
+    allowed = string.ascii_letters + string.digits + "!#$%&'*+-.^_`|~"
+    head = GET + f"x{character}x: b\r\n\r\n".encode("latin-1")
+    if character == ":":
+        assert check(head).headers["x"] == "x: b"
+    elif character in allowed:
+        assert check(head).headers[f"x{character}x".lower()] == "b"
+    else:
+        with pytest.raises(Refusal):
+            check(head)
+
+
+def test_a_target_holds_every_visible_character_but_the_mark_of_a_fragment():
+    visible = "".join(chr(code) for code in range(0x21, 0x7F)).replace("#", "").replace("?", "")
+    assert check(f"GET /{visible} HTTP/1.1\r\n".encode() + HOST + b"\r\n").path == f"/{visible}"
 
 
 @pytest.mark.parametrize(
@@ -284,6 +329,7 @@ MUTATED = st.tuples(HEADS, st.integers(0, 120), PIECES).map(
 
 @settings(max_examples=400, deadline=None, database=None)
 @given(st.one_of(HEADS, MUTATED, st.binary(max_size=80)))
+@pytest.mark.threat("T25")
 def test_what_passes_reads_the_same_to_h11_and_the_rest_is_a_refusal(stream):
     try:
         end = head_end(stream)

@@ -39,6 +39,7 @@ def refusal(request, facts=FACTS):
 
 PASSES = {
     "a post": head(),
+    "a post with a blank in its type": head(content_type="application/json \t; charset=utf-8"),
     "a post with a charset": head(content_type="Application/JSON; charset=utf-8"),
     "a get": head("GET", "/health"),
     "a head": head("HEAD", "/health"),
@@ -92,7 +93,8 @@ REFUSED = {
 PROXY_HEADERS = [
     "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "forwarded", "via", "x-real-ip",
     "tailscale-user-login", "cf-connecting-ip", "true-client-ip", "x-envoy-external-address",
-    "x-original-host", "cdn-loop",
+    "x-original-host", "cdn-loop", "client-ip", "fastly-client-ip", "fly-client-ip",
+    "forwarded-for", "x-client-ip", "x-cluster-client-ip",
 ]  # fmt: skip
 
 
@@ -109,6 +111,7 @@ def test_what_clients_do_not_send_is_refused(case):
 
 
 @pytest.mark.parametrize("name", PROXY_HEADERS)
+@pytest.mark.threat("T36")
 def test_a_request_through_a_proxy_counts_as_remote(name):
     refused = refusal(head("GET", "/health", **{name: "8.8.8.8"}))
     assert (refused.http_status, refused.code) == (401, "proxied")
@@ -160,6 +163,7 @@ def test_a_token_does_not_open_the_way_through_a_proxy():
     assert refusal(head(via="1.1 x"), replace(FACTS, token_ok=True)).code == "proxied"
 
 
+@pytest.mark.threat("T3")
 def test_the_first_broken_rule_is_the_one_told():
     request = head(
         "DELETE", "/x", host="e", origin="e", sec_fetch_site="cross-site", via="x", length=BODY + 1
@@ -206,6 +210,11 @@ def test_a_form_learns_the_right_command():
     )
 
 
+def test_the_command_shown_names_the_path_that_was_asked_for():
+    refused = refusal(head(path="/Az/09_.-", content_type="text/plain"))
+    assert refused.remedy.endswith("http://127.0.0.1:7899/Az/09_.-")
+
+
 def test_the_command_shown_holds_nothing_a_shell_would_run():
     refused = refusal(head(path="/x';$(reboot)", content_type="text/plain"))
     assert refused.remedy.endswith("http://127.0.0.1:7899/PATH")
@@ -214,3 +223,62 @@ def test_the_command_shown_holds_nothing_a_shell_would_run():
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "[::1]", "127.0.0.1:80"])
 def test_the_port_may_be_left_out_where_http_leaves_it_out(host):
     check(head(host=host), replace(FACTS, port=80))
+
+
+# A path that is for those with a token
+
+WITH_TOKEN = replace(FACTS, needs_token=True, token_ok=True, methods=("POST",))
+ADDRESSES = ["http://127.0.0.1:7899", "http://localhost:7899", "http://[::1]:7899"]
+
+
+@pytest.mark.parametrize("origin", [*ADDRESSES, "HTTP://LocalHost:7899"])
+def test_who_shows_a_token_may_name_our_own_address_as_origin(origin):
+    check(head(origin=origin), WITH_TOKEN)
+    assert refusal(head(origin=origin), replace(WITH_TOKEN, needs_token=False)).http_status == 403
+
+
+@pytest.mark.parametrize(
+    "origin",
+    [
+        "", "null", "https://127.0.0.1:7899", "http://127.0.0.1:7898", "http://127.0.0.1",
+        "http://evil.example", "http://127.0.0.1:7899.evil.example", "://127.0.0.1:7899",
+        "127.0.0.1:7899", "http://", "http://x",
+    ],
+)  # fmt: skip
+def test_no_token_makes_another_origin_ours(origin):
+    refused = refusal(head(origin=origin), WITH_TOKEN)
+    assert (refused.http_status, refused.code) == (403, "from_a_browser")
+
+
+@pytest.mark.parametrize(
+    ("token_ok", "fact", "asked"),
+    [
+        (None, "The request has no token", 'Bearer realm="claude-peers"'),
+        (
+            False,
+            "The request has an unknown token",
+            'Bearer realm="claude-peers", error="invalid_token"',
+        ),
+    ],
+)
+@pytest.mark.parametrize("uid", [1000, 1001, None])
+def test_where_a_token_is_needed_nothing_else_counts(token_ok, fact, asked, uid):
+    facts = replace(WITH_TOKEN, token_ok=token_ok, uid=uid)
+    for request in (head(), head("GET"), head("OPTIONS"), head(content_type="text/plain")):
+        refused = refusal(request, facts)
+        assert (refused.http_status, refused.code, refused.fact) == (401, "invalid_token", fact)
+        assert refused.headers == (("WWW-Authenticate", asked),)
+
+
+def test_a_path_tells_the_methods_it_takes():
+    refused = refusal(head("GET"), WITH_TOKEN)
+    assert (refused.http_status, refused.headers) == (405, (("Allow", "POST"),))
+    assert "POST" in refused.remedy
+
+
+def test_another_machine_may_know_us_by_any_name():
+    remote = replace(FACTS, remote=True, peer="192.168.0.7", uid=None)
+    check(head(host="there:7899"), remote)
+    assert refusal(head(host="there:7899"), replace(remote, remote=False)).http_status == 421
+    for name, value in (("origin", "https://e"), ("via", "1.1 x")):
+        assert refusal(head(host="there:7899", **{name: value}), remote).http_status in (401, 403)

@@ -51,6 +51,7 @@ def test_a_newcomer_is_turned_away_when_everybody_is_busy():
         assert busy.answer()[0] == 200
 
 
+@pytest.mark.threat("T24")
 def test_other_users_cannot_take_all_the_places(monkeypatch):
     monkeypatch.setattr(servers, "STRANGERS", 2)
     with running(uid=4_000_000, most=3) as broker:
@@ -116,6 +117,7 @@ def test_status_is_health_and_what_the_node_tells(broker, wire):
     assert (told["sessions"], told["epoch"], told["peers"]) == (7, 1, 0)
 
 
+@pytest.mark.threat("T2", "T5")
 def test_no_answer_lets_a_web_page_read_it_or_says_what_serves_it(broker, wire):
     for request in (head(broker.port, "GET", "/"), head(broker.port, "GET", "/", Origin="null")):
         wire.send(request)

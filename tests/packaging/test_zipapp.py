@@ -136,6 +136,7 @@ def test_without_a_cache_the_file_itself_serves(run, pyz: Path, tmp_path: Path) 
 
 
 @pytest.mark.parametrize("mode", [0o720, 0o702])
+@pytest.mark.threat("T34")
 def test_a_cache_that_others_can_write_is_not_used(run, pyz: Path, cache: Path, mode: int) -> None:
     cache.mkdir(parents=True)
     cache.chmod(mode)
@@ -163,6 +164,7 @@ def test_a_cache_behind_a_link_is_not_used(run, pyz: Path, cache: Path, tmp_path
     assert not list((tmp_path / "target").iterdir())
 
 
+@pytest.mark.threat("T34")
 def test_a_copy_that_others_could_write_is_made_again(run, pyz: Path, cache: Path) -> None:
     run(WHERE)
     home = only_folder(cache)
@@ -262,6 +264,7 @@ def open_up(layer: Path) -> None:
 
 
 @pytest.mark.parametrize("tamper", [edit, add, remove, link, open_up])
+@pytest.mark.threat("T34")
 def test_a_layer_that_was_touched_is_unpacked_again(tamper, run, cache: Path) -> None:
     run(PSUTIL)
     layer = only_folder(only_folder(cache))
@@ -276,6 +279,7 @@ def test_a_layer_that_was_touched_is_unpacked_again(tamper, run, cache: Path) ->
     assert stat.S_IMODE(layer.stat().st_mode) == 0o700
 
 
+@pytest.mark.threat("T34")
 def test_a_layer_that_was_replaced_by_a_link_is_refused(run, cache: Path) -> None:
     run(PSUTIL)
     layer = only_folder(only_folder(cache))

@@ -21,6 +21,7 @@ SHAPES = {
     "id": "[a-z0-9]{8}",
     "pid": r"\d+",
     "mid": r"\d+",
+    "token": r"[^\s\"]+",
     "ts": r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z",
     "cwd": r"[^\s:]+",
     "port": r"\d+",

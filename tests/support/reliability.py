@@ -4,6 +4,7 @@
 a test is listed as such. A test that proves a row carries `@pytest.mark.fault("F16")`.
 """
 
+from tests.support import figures
 from tests.support.proofs import Proofs, main
 
 ROWS = {
@@ -75,7 +76,7 @@ ROWS = {
 }
 """What a broker must survive, and what is expected then."""
 
-PROOFS = Proofs(mark="fault", document="docs/reliability.md", rows=ROWS)
+PROOFS = Proofs(mark="fault", document="docs/reliability.md", rows=ROWS, figures=figures.load)
 
 if __name__ == "__main__":
     main(PROOFS)

@@ -117,6 +117,10 @@ def test_a_first_line_has_at_most_two_hundred_characters(length, told):
     assert body(message(text="x" * length + "\ny"), first_line=True).startswith(f"{told}\n(")
 
 
+def test_a_message_without_a_text_is_an_empty_one():
+    assert body({name: value for name, value in MESSAGE.items() if name != "text"}) == ""
+
+
 def test_a_word_keeps_what_names_and_times_are_made_of():
     assert head(message(from_id="a@b/c:d+e-f.g_h")).startswith("From a@b/c:d+e-f.g_h (")
 
@@ -239,8 +243,9 @@ def test_a_text_that_grows_by_quoting_still_fits():
     assert 1500 < len(text) <= 2000
 
 
-def test_even_without_room_the_first_is_announced():
-    text, ids = batch(some("x" * 100), mark=MARK, limit=10)
+@pytest.mark.parametrize("limit", [10, 150, 200, 250])
+def test_even_without_room_the_first_is_announced(limit):
+    text, ids = batch(some("x" * 100), mark=MARK, limit=limit)
     assert ids == ()
     assert "message_id 1" in text and "x" * 10 not in text
 

@@ -12,8 +12,8 @@ from claude_peers.wire.envelope import LABEL, batch, envelope
 MARK = "[receipt k3f9a2]"
 BREAKS = re.compile("[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]")
 """What anybody may take for the end of a line."""
-HEAD = re.compile(r"[^\w>]*From\s+\S*\s*\(", re.IGNORECASE)
-END = re.compile(r"[^\w>]*end of message\b", re.IGNORECASE)
+HEAD = re.compile(r"\s*[*_#]*From\s+\S*\s*\(")
+END = re.compile(r"\s*\[end\s+of\s+message\b", re.IGNORECASE)
 """How a frame begins and ends; a line that a `>` begins is quoted, and does neither."""
 TAG = re.compile(r"<\s*/?\s*(channel|system-reminder|task-notification|user)\b", re.IGNORECASE)
 PIECES = st.sampled_from(

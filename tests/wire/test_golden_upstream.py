@@ -13,6 +13,7 @@ RECORDING = load("http-upstream.jsonl")
 
 UNLISTED = Difference(404, "GET and HEAD serve their own paths only; upstream greets on any")
 METHOD = Difference(405, "a request is a POST; upstream greets on any other method")
+PAGE = Difference(405, "a page takes GET and HEAD; upstream does not know it under POST")
 PREFLIGHT = Difference(403, "no page of another origin may call, so none may ask whether it may")
 MALFORMED = Difference(400, "a body that is not JSON is the caller's mistake, not our crash (500)")
 NO_OBJECT = Difference(400, "a request is an object; upstream reads any JSON value as an empty one")
@@ -38,12 +39,13 @@ OPERATIONS = (
     "unregister",
 )  # fmt: skip
 CASES: dict[Difference, tuple[str, ...]] = {
-    UNLISTED: ("get-unknown", *(f"get-{each}" for each in OPERATIONS), "head-register",
-               "health-slash"),
-    METHOD: ("put-register", "delete-register", "patch-register", "put-list-peers-body",
+    UNLISTED: ("get-unknown", "health-slash"),
+    METHOD: (*(f"get-{each}" for each in OPERATIONS), "head-register",
+             "put-register", "delete-register", "patch-register", "put-list-peers-body",
              "delete-health"),
     PREFLIGHT: ("options-register", "options-root"),
-    UNKNOWN_PATH: ("post-health-empty", "post-unknown-empty", "post-unknown-badjson"),
+    PAGE: ("post-health-empty", "post-health-object", "post-root-object"),
+    UNKNOWN_PATH: ("post-unknown-empty", "post-unknown-badjson"),
     MALFORMED: (
         *(f"{each}-body-{kind}" for each in OPERATIONS for kind in ("empty", "badjson")),
         "heartbeat-trailing", "heartbeat-nan", "heartbeat-single-quote", "send-nul-raw",
