@@ -91,10 +91,11 @@ def kind_of(field):
 
 
 def plain(operation):
-    """Return a body with every required field."""
+    """Return a body with every required field; of several that may say it, the first."""
     values = {str: "nobody00", int: 1, float: 1.0, bool: False, tuple: []}
     required = (field for field in fields_of(operation) if field.default is dataclasses.MISSING)
-    return {field.name: values[kind_of(field)] for field in required}
+    one_of = {"topic": "nobody00"} if operation.path == "/broadcast" else {}
+    return {field.name: values[kind_of(field)] for field in required} | one_of
 
 
 def each_field(*kinds):

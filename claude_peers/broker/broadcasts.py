@@ -135,9 +135,9 @@ class Broadcasts:
                 found = of_scope(scope, present, author.place)
             case (None, None, str(workspace)):
                 found = of_workspace(workspace, present, author.place)
-            case _:
+            case whom:
                 raise BadRequestError(
-                    "It is not clear for whom this is",
+                    "It is not clear for whom this is" if any(whom) else "`topic` is missing",
                     "Give one of topic, scope (@machine, @repo, @dir, @name) and workspace.",
                 )
         return [peer for peer in found if peer.id != author.from_id]

@@ -170,7 +170,11 @@ def make_private(folder: str, *, replace: bool) -> None:
         from shutil import rmtree
 
         rmtree(folder)
-    os.makedirs(folder, 0o700, exist_ok=True)
+    previous = os.umask(0o077)  # for its parents, too: makedirs gives its mode to the last alone
+    try:
+        os.makedirs(folder, exist_ok=True)
+    finally:
+        os.umask(previous)
     if not private(folder):
         raise PermissionError(f"{folder} is not ours alone")
 

@@ -164,3 +164,12 @@ class Mailbox:
                 if error.code != NOT_LEADER or time.monotonic() > end:
                     raise
             time.sleep(AGAIN)
+
+
+def own(name: str) -> str:
+    """Return the id of the user's own mailbox of that name, also while another command reads it."""
+    try:
+        with Mailbox(name) as mailbox:
+            return mailbox.peer_id
+    except HeldError as held:
+        return held.peer_id

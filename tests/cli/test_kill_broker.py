@@ -12,6 +12,7 @@ def test_without_a_broker_it_says_so(cli):
     assert (ran.code, ran.out, ran.error["code"]) == (6, "", "no_broker")
 
 
+@pytest.mark.threat("T35")
 def test_another_session_leads_and_no_process_ends(cli, machine):
     node = machine.serve()
     session = machine.session(CLAUDE_PEERS_NAME="alpha")

@@ -74,7 +74,7 @@ def test_of_several_each_is_tried_and_the_first_failure_is_the_exit_code(cli, ma
     ran = cli("resend", "--json", *words)
     assert [each["resent"] for each in ran.value] == [dead]
     told = [json.loads(line)["error"]["code"] for line in ran.err.splitlines()]
-    assert told == ["message_not_found", "bad_request"]
+    assert told == ["message_not_found", "not_possible"]
 
 
 def test_a_full_mailbox_takes_nothing(cli, machine):

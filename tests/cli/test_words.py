@@ -29,3 +29,14 @@ def test_another_time_is_refused(cli, text):
         words.seconds(3600.0)(text)
     ran = cli("kill-broker", f"--for={text}")
     assert (ran.code, ran.out) == (2, "")
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("24h", 86400.0), ("7d", 604800.0), ("90s", 90.0)])
+def test_long_times_are_read_where_they_are_allowed(text, seconds):
+    assert words.seconds(7 * 86400.0, long=True)(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["8d", "h", "169h"])
+def test_a_time_that_is_too_long_is_refused_with_its_limit(text):
+    with pytest.raises(argparse.ArgumentTypeError, match="24h or 5m, at most 7d"):
+        words.seconds(7 * 86400.0, long=True)(text)

@@ -23,10 +23,10 @@ ALL_AND_ONCE = Account(lost=0, duplicated=0, redelivered=0, reordered=0, unasked
 @pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
 @pytest.mark.fault("F2", "F3", "F8")
 @pytest.mark.timeout(SECONDS + 240)
-def test_in_chaos_nothing_is_lost_doubled_or_out_of_order(machine: Machine, unmeasured):
+def test_in_chaos_nothing_is_lost_doubled_or_out_of_order(machine: Machine, unmeasured, tell):
     print(f"CLAUDE_PEERS_CHAOS_SEED={SEED}")
     came = chaos.run(machine, seconds=SECONDS, seed=SEED)
-    print(
+    tell(
         f"{sum(came.acts.values())} acts {came.acts}, {came.accepted} messages, "
         f"{len(came.kills)} leaders killed (ms): {chaos.percentiles(came.kills)}, "
         f"{len(came.handovers)} asked to end: {chaos.percentiles(came.handovers)}"

@@ -20,9 +20,9 @@ ROUNDS = 200
 @pytest.mark.xdist_group("processes")
 @pytest.mark.skipif(sys.platform != "linux", reason="processes are looked at in /proc")
 @pytest.mark.timeout(SECONDS + 240)
-def test_traffic_leaves_no_traces_but_its_messages(machine: Machine, unmeasured):
+def test_traffic_leaves_no_traces_but_its_messages(machine: Machine, unmeasured, tell):
     came = soak.run(machine, seconds=SECONDS)
-    print(f"{came.messages} messages, {came.restarts} restarts, {soak.summary(came.series)}")
+    tell(f"{came.messages} messages, {came.restarts} restarts, {soak.summary(came.series)}")
     assert came.refused == []
     assert set(came.accounts().values()) == {ALL_AND_ONCE}
     assert came.ledger["balanced"]

@@ -141,8 +141,8 @@ def test_no_log_ever_holds_the_text_of_a_message(machine: Machine):
     ("name", "value"),
     [
         ("CLAUDE_PEERS_PORT", "many"),
-        ("CLAUDE_PEERS_BIND", "0.0.0.0"),
-        ("CLAUDE_PEERS_BROKER_URL", "https://elsewhere.example"),
+        ("CLAUDE_PEERS_BIND", "not an address"),
+        ("CLAUDE_PEERS_BROKER_URL", "ftp://elsewhere.example"),
         ("CLAUDE_PEERS_NAME", "Not A Name"),
         ("CLAUDE_PEERS_PUSH", "yes"),
     ],

@@ -12,8 +12,7 @@ import argparse
 import os
 from typing import Any
 
-from claude_peers.cli import letters, output, roster, words
-from claude_peers.cli.mailbox import HeldError, Mailbox
+from claude_peers.cli import letters, mailbox, output, roster, words
 from claude_peers.cli.reach import Broker
 from claude_peers.core.errors import ClaudePeersError
 from claude_peers.core.limits import PATH
@@ -50,7 +49,7 @@ def run(options: argparse.Namespace) -> int:
     if options.reply_to is not None:
         body["reply_to"] = options.reply_to
     if options.name is not None:
-        body["from_id"] = _own(options.name)
+        body["from_id"] = mailbox.own(options.name)
     with Broker() as broker:
         if options.require_live and not any(
             roster.means(options.peer, peer) for peer in broker.peers()
@@ -66,15 +65,6 @@ def run(options: argparse.Namespace) -> int:
     if "message_id" in answer:
         output.note(f"What becomes of it: claude-peers why {answer['message_id']}")
     return output.OK
-
-
-def _own(name: str) -> str:
-    """Return the id of the user's own mailbox of that name, also while another command reads it."""
-    try:
-        with Mailbox(name) as mailbox:
-            return mailbox.peer_id
-    except HeldError as held:
-        return held.peer_id
 
 
 class NotRunningError(ClaudePeersError):
