@@ -24,6 +24,8 @@ EXAMPLES = [
     errors.NameTakenError("main"),
     errors.MessageNotFoundError(7),
     errors.NoBrokerError("Nobody listens on port 7899", "Start a session."),
+    errors.TooManyTopicsError("You have 64 subscriptions", "Unsubscribe from one."),
+    errors.RetainedTooLongError(20_000, 16_384),
 ]
 
 
@@ -93,7 +95,7 @@ def test_an_illegal_transition_is_a_bug_and_no_expected_failure():
     assert not issubclass(errors.IllegalTransitionError, ClaudePeersError)
 
 
-def test_the_refusals_that_upstreams_clients_expect_as_200_are_those_of_one_message():
+def test_the_refusals_that_upstreams_clients_expect_as_200_are_those_of_a_message():
     assert {error.code for error in EXAMPLES if error.business} == {
         "peer_not_found",
         "peer_ambiguous",
@@ -103,4 +105,6 @@ def test_the_refusals_that_upstreams_clients_expect_as_200_are_those_of_one_mess
         "loop_guard",
         "hop_limit",
         "dedupe_conflict",
+        "too_many_topics",
+        "retained_too_long",
     }

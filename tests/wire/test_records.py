@@ -72,6 +72,7 @@ def test_a_message_travels_with_upstreams_fields_first_and_ours_after():
         ("text", "hi"),
         ("sent_at", "2026-01-01T00:00:00.000Z"),
         ("delivered", 0),
+        ("topic", None),
         ("uid", "u5"),
         ("verified", False),
     ]
