@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from support.machine import command
 
-from claude_peers import client, core, wire
+from claude_peers import broker, client, core, wire
 from claude_peers.cli import main, output
 from claude_peers.cli.commands import COMMANDS
 from claude_peers.client.errors import RefusedError
@@ -155,7 +155,7 @@ def test_every_code_is_one_of_an_error_that_exists():
 
     for each in COMMANDS:  # some declare one
         main._module(each)
-    for package in (core, client, wire):
+    for package in (core, client, wire, broker):
         for module in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
             importlib.import_module(module.name)
 
