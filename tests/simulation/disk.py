@@ -237,6 +237,12 @@ class Database:
     async def machines(self) -> list[Any]:
         return await self._read(lambda store: store.machines())
 
+    async def subscriptions(self) -> list[Any]:
+        return await self._read(lambda store: store.subscriptions())
+
+    async def retained(self) -> list[Any]:
+        return await self._read(lambda store: store.retained())
+
     async def ledger(self) -> Any:
         return await self._read(lambda store: store.ledger())
 

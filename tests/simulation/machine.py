@@ -227,6 +227,7 @@ TIME = SimpleNamespace(time=_wall, monotonic=lambda: current().world.loop.now)
 PARTS = SimpleNamespace(
     Clock=Clock,
     Reach=parts.Reach,
+    mcp=parts.mcp,
     here=lambda: Here(
         host="here",
         boot="boot",
