@@ -15,6 +15,7 @@ from claude_peers.core.errors import (
     NotYourPeerError,
     PeerNotFoundError,
     RateLimitedError,
+    StoreError,
     TextTooLongError,
 )
 from claude_peers.core.limits import TEXT, Limits
@@ -240,3 +241,17 @@ async def test_a_ledger_that_does_not_balance_is_an_error_in_the_log(rig, caplog
         wrong.setattr(type(await rig.store.ledger()), "balanced", False)
         await rig.broker.tidy()
     assert "messages are not accounted for" in caplog.text
+
+
+async def test_a_stored_message_is_ok_although_the_look_at_its_recipient_failed(
+    rig, caplog, monkeypatch
+):
+    peer_id = (await rig.join()).peer.id
+
+    async def fails(_peers):
+        raise StoreError("The disk is full", "Free some space.", retry_after=1.0)
+
+    monkeypatch.setattr(rig.broker.peers, "sweep", fails)
+    receipt = await rig.send(peer_id, "kept")
+    assert receipt.message.text == "kept"
+    assert "could not be noted: The disk is full" in caplog.text
