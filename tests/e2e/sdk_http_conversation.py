@@ -16,6 +16,7 @@ import anyio
 import mcp.client.streamable_http as transport
 from anyio import to_thread
 from mcp import ClientSession
+from sdk_conversation import call
 
 TEXTS = 3
 """Messages before the change, and as many after it."""
@@ -30,15 +31,6 @@ async def connect(stack: AsyncExitStack, configuration: str) -> tuple[ClientSess
     streams = await stack.enter_async_context(connecting)  # 1.x gives a third thing
     session = await stack.enter_async_context(ClientSession(streams[0], streams[1]))
     return session, await session.initialize()
-
-
-async def call(session: ClientSession, tool: str, **arguments: Any) -> str:
-    """Call a tool and return its text; an error is marked in front."""
-    result = await session.call_tool(tool, arguments)
-    text = "\n".join(getattr(block, "text", "") for block in result.content)
-    # 1.x and 2.x spell the field differently.
-    bad = getattr(result, "is_error", None) or getattr(result, "isError", None)
-    return f"ERROR {text}" if bad else text
 
 
 async def send(session: ClientSession, when: str) -> list[str]:

@@ -86,12 +86,10 @@ def test_two_of_the_sdks_clients_talk_across_a_take_over(machine: Machine, versi
     assert (ledger["accepted"], ledger["balanced"]) == (6, True)
 
 
-def inspect(machine: Machine, given: str, *options: str) -> subprocess.CompletedProcess[str]:
-    """Run the Inspector once, against the URL and with the headers of a configuration."""
-    told = json.loads(given)
-    headers = [f"{name}: {value}" for name, value in told["headers"].items()]
+def run(machine: Machine, command: list[str]) -> subprocess.CompletedProcess[str]:
+    """Run another vendor's program to its end."""
     return subprocess.run(
-        [*inspector(), "--cli", told["url"], "--header", *headers, *options],
+        command,
         env=machine.environment(),
         cwd=machine.work,
         stdin=subprocess.DEVNULL,
@@ -100,6 +98,13 @@ def inspect(machine: Machine, given: str, *options: str) -> subprocess.Completed
         timeout=90,
         check=False,
     )
+
+
+def inspect(machine: Machine, given: str, *options: str) -> subprocess.CompletedProcess[str]:
+    """Run the Inspector once, against the URL and with the headers of a configuration."""
+    told = json.loads(given)
+    headers = [f"{name}: {value}" for name, value in told["headers"].items()]
+    return run(machine, [*inspector(), "--cli", told["url"], "--header", *headers, *options])
 
 
 @pytest.mark.parametrize("era", ["auto", "legacy", "modern"])
@@ -132,16 +137,8 @@ def test_the_conformance_suite_is_satisfied(machine: Machine, scenario: str) -> 
     machine.serve()
     token = json.loads(configuration(machine, "tester"))["headers"]["Authorization"].split()[1]
     with bearer_proxy(machine.port, token) as port:  # the suite cannot be given a header
-        ran = subprocess.run(
-            [*suite, "server", "--url", f"http://127.0.0.1:{port}/mcp", "--scenario", scenario],
-            env=machine.environment(),
-            cwd=machine.work,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=90,
-            check=False,
-        )
+        url = f"http://127.0.0.1:{port}/mcp"
+        ran = run(machine, [*suite, "server", "--url", url, "--scenario", scenario])
     assert ran.returncode == 0, ran.stdout + ran.stderr
     passed = re.search(r"Passed: (\d+)/(\d+), 0 failed, 0 warnings", ran.stdout)
     assert passed is not None, ran.stdout
