@@ -171,7 +171,8 @@ class Node:
             return 10 * frames.SILENCE
         quiet = _now() - link.heard
         if quiet < frames.SILENCE:
-            return frames.SILENCE - quiet
+            # Not less than a timer can tell apart: looking again at the same instant is no wait.
+            return max(frames.SILENCE - quiet, 0.001)
         if link.leader is not None and processes.is_stopped(link.leader.pid):
             log.warning("the leader (pid %d) is stopped: waking it", link.leader.pid)
             processes.revive(link.leader)

@@ -114,6 +114,8 @@ class Watchdog:
         if self._on and self._missed > TICKS:
             self._thread.world.note(self._thread.pid, "the watchdog bites")
             self._bite()
+            # Its file stays open, and from here on the epoch alone keeps it from writing.
+            self._thread.world.disk.left(self._thread.main)
         elif self._on:
             self._look_later()
 
