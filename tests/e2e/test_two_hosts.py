@@ -121,7 +121,8 @@ def test_a_machine_that_joins_again_finds_its_mail(hosts):
 
     bob.wait_for_push("while you were out")
     assert "while you were out" in bob.call("check_messages", full=True)[0]
-    assert home.post("/ledger")["states"] == {"seen": 1}
+    # That it was written is told once it was: a moment later than the client reads it.
+    eventually(lambda: home.post("/ledger")["states"] == {"seen": 1}, what="the acknowledgement")
 
 
 def test_a_remote_session_outlives_the_broker(hosts):
