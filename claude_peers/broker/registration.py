@@ -96,6 +96,15 @@ class _Found:
     proven: bool
 
 
+def _unseen(request: RegisterRequest, known: Peer | None, terms: Terms) -> Process | None:
+    """Return the process of a peer that comes back with its token and ends before it is looked at.
+
+    Forgotten, it would be missed by its heartbeat alone, and its successor come too early.
+    """
+    same = known is not None and not known.machine and known.pid == request.pid
+    return known.process if known and same and known.boot == terms.here.boot else None
+
+
 def _let_in(
     roster: Roster, caller: Caller, request: RegisterRequest, terms: Terms, found: _Found
 ) -> Registration:
@@ -114,7 +123,7 @@ def _let_in(
     peer = Peer(
         id=peer_id,
         name=_free_name(roster, _wanted(request, known, peer_id), peer_id, leaving=twin),
-        process=process,
+        process=process or _unseen(request, known, terms),
         pid=request.pid,
         boot=here.boot,
         host=host,

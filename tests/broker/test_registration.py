@@ -202,6 +202,28 @@ async def test_a_peer_that_comes_back_unchanged_is_not_written_again(rig):
     assert rig.broker.roster.get(first.peer.id).last_seen == "2023-11-14T22:13:25.000Z"
 
 
+async def test_who_ends_while_it_comes_back_is_missed_at_once_and_leaves_its_mail_to_its_successor(
+    rig,
+):
+    process = rig.machine.start(41)
+    owner = Caller(processes=(process,))
+    first = await rig.join(owner, pid=41, keys=["resume:k"], **OURS)
+    rig.machine.end(41)
+    again = await rig.join(pid=41, token=first.token, keys=["resume:k"], **OURS)
+    assert (again.peer.id, again.peer.process) == (first.peer.id, process)
+    await rig.broker.peers.sweep()
+    successor = await rig.join(pid=42, keys=["resume:k"], **OURS)
+    assert successor.peer.id == first.peer.id
+
+
+@pytest.mark.parametrize("fields", [{"pid": 43}, {"pid": None}])
+async def test_who_comes_back_as_another_process_is_not_taken_for_the_first(rig, fields):
+    process = rig.machine.start(41)
+    first = await rig.join(Caller(processes=(process,)), pid=41, keys=["resume:k"], **OURS)
+    again = await rig.join(token=first.token, **fields, **OURS)
+    assert (again.peer.id, again.peer.process) == (first.peer.id, None)
+
+
 async def test_a_token_of_nobody_makes_a_newcomer_with_a_token_of_its_own(rig):
     joined = await rig.join(token="invented")
     assert joined.token != "invented"

@@ -112,6 +112,11 @@ class Session(Program):
         return self.alive and self.node is not None and self._client.connected
 
     @property
+    def known(self) -> bool:
+        """Whether a broker has let it in once."""
+        return self.node is not None and self._client.registered.is_set()
+
+    @property
     def content(self) -> bool:
         """Whether it knows of no unread message, and waits for no answer."""
         return self.node is not None and not self.member.unread and not self._sending

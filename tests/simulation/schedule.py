@@ -171,7 +171,17 @@ class Schedule:
         return self.world.rng.choice(leaders) if leaders else None
 
     def _any(self) -> Program | None:
-        running = [each for each in self.programs if each.alive]
+        """Return a process; not a session that no broker has let in yet.
+
+        Ended before its first registration is read, it leaves a peer of which nothing tells whose
+        process it was: that is missed by its heartbeat, and its successor is somebody new until
+        then.
+        """
+        running = [
+            each
+            for each in self.programs
+            if each.alive and (not isinstance(each, Session) or each.known)
+        ]
         return self.world.rng.choice(running) if running else None
 
     # Faults
