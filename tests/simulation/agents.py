@@ -220,7 +220,7 @@ class Session(Program):
         place = self._places.get(recipient, 0)
         self._places[recipient] = place + 1
         text = f"{self.name}.{self.process.pid} to {recipient} {place}"
-        letter = Letter(self.name, self.process.pid, recipient, place)
+        letter = Letter(self.name, self.process.pid, recipient, place, begun=self.world.loop.now)
         self._book.letters[text] = letter
         key = self.world.rng.randbytes(8).hex()
         body = {"from_id": self._client.peer_id, "to_id": recipient, "text": text}

@@ -26,6 +26,7 @@ class Letter:
         refused: whether a broker said no to all tries, and nobody has tried again since.
         number: the id its sender was told.
         stored: the ids under which it became durable.
+        begun: the time at which its agent first asked.
     """
 
     sender: str
@@ -37,6 +38,7 @@ class Letter:
     refused: bool = False
     number: int | None = None
     stored: list[int] = field(default_factory=list)
+    begun: float = 0.0
 
 
 class Book:
@@ -67,8 +69,9 @@ class Book:
         self._in_order(letter, draft.text)
 
     def _in_order(self, letter: Letter, text: str) -> None:
-        if letter.tries > 1:
-            return  # its sender gave up on it once, and others may have gone ahead
+        # Its sender gave up on it once, or the store did: what was sent beside it went ahead.
+        if letter.tries > 1 or letter.begun <= self.world.disk.failed_at:
+            return
         pair = (letter.process, letter.recipient)
         if letter.place < self._last.get(pair, -1):
             self.world.violated(f"{text} was overtaken by {self._last[pair]}")

@@ -34,6 +34,7 @@ class Disk:
         writers: who has written, by the epoch it believed to lead in.
         open: the processes that have the database open.
         lock_deleted: whether two of them may, for once.
+        failed_at: when a commit failed last.
         told: called with each message that became durable.
     """
 
@@ -41,6 +42,7 @@ class Disk:
         self.world = world
         self.store = MemoryStore()
         self.fails = 0
+        self.failed_at = -1.0
         self.epoch = 0
         self.writers: dict[int, int] = {}
         self.open: list[Process] = []
@@ -144,6 +146,7 @@ class Database:
             return FencedError()
         if self._disk.fails:
             self._world.note(self._process.pid, "a commit fails")
+            self._disk.failed_at = self._world.loop.now
             return StoreError("The database failed: disk full", "Free some.", retry_after=1.0)
         return None
 
