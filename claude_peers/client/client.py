@@ -37,6 +37,7 @@ class Client:
         name: its name.
         problem: why there can be no broker, shown to callers instead of a time-out.
         registered: set once the first registration is done.
+        wanting: set while a request waits for a connection.
         secondary: whether another server of the same agent is the one that is pushed to.
         pushed: called with each message that comes, and its sender.
         settled: called with the ids of messages that another server of the agent has read.
@@ -49,6 +50,7 @@ class Client:
         self.name = ""
         self.problem: ClaudePeersError | None = None
         self.registered = asyncio.Event()
+        self.wanting = asyncio.Event()
         self.pushed: Pushed = lambda _message, _sender: None
         self.settled: Settled = lambda _ids: None
         self.beat: Callable[[], None] = lambda: None
@@ -79,6 +81,8 @@ class Client:
         number, future = self._enqueue(operation, body)
         if self._link is not None:
             self._link.send(number, operation, body)
+        else:
+            self.wanting.set()
         try:
             async with asyncio.timeout(within):
                 status, answer = await future
@@ -118,6 +122,7 @@ class Client:
         self.secondary = bool(joined.get("secondary"))
         self.problem = None
         self._link = link
+        self.wanting.clear()
         self.registered.set()
         self.joined()
         for waiting, request in list(self._waiting.items()):
@@ -126,6 +131,8 @@ class Client:
     def detach(self) -> None:
         """Let requests wait: the connection is over."""
         self._link = None
+        if self._waiting:
+            self.wanting.set()
 
     def _enqueue(
         self, operation: str, body: dict[str, Any]

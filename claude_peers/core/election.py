@@ -14,6 +14,11 @@ STANDBY_DELAY = (0.0, 0.0)
 """Seconds (fixed, jitter) the named standby waits before it campaigns."""
 OTHERS_DELAY = (0.030, 0.020)
 """The same for everybody else, who reconnect meanwhile."""
+FIRST_LOOK = (0.020, 0.050)
+"""The same for everybody else whose agent waits for nothing, before the first look at the port.
+
+Many sessions that all look at once take the processor from the standby, and from whoever waits.
+"""
 RECONNECT_FIRST = 0.002
 RECONNECT_MOST = 0.250
 """Seconds between two attempts to reach a broker: doubling from the first to the most."""
@@ -60,6 +65,12 @@ def after(role: Role, event: Event) -> Role:
 def campaign_delay(*, standby: bool, jitter: float) -> float:
     """Return the seconds to wait before campaigning; `jitter` is drawn from 0 to 1."""
     fixed, spread = STANDBY_DELAY if standby else OTHERS_DELAY
+    return fixed + spread * jitter
+
+
+def first_look_delay(jitter: float) -> float:
+    """Return the seconds an idle follower leaves to others; `jitter` is drawn from 0 to 1."""
+    fixed, spread = FIRST_LOOK
     return fixed + spread * jitter
 
 

@@ -1,17 +1,24 @@
-"""Where a database's leader serves, recorded beside it for whoever looks on another port."""
+"""What is recorded beside a database of its leader: the lock, the port, and who must not lead."""
 
+import logging
 import os
+import time
 from typing import TYPE_CHECKING
 
-from claude_peers.core.errors import NoBrokerError, StoreError
+from claude_peers.core.errors import ClaudePeersError, NoBrokerError, StoreError
 from claude_peers.host import files, sockets
 
 if TYPE_CHECKING:
     from filelock import FileLock
 
+log = logging.getLogger(__name__)
+
+LONGEST_HOLD = 3600.0
+"""Seconds for which `kill-broker --for` can keep everybody from leading."""
 LOCK = "broker.lock"
 """The lock that a leader holds, in the state folder."""
 _PORT = "broker.port"
+_HOLD = "hold"
 
 
 def lock(folder: str) -> "FileLock | None":
@@ -73,3 +80,26 @@ def in_use(database: str, port: int) -> NoBrokerError:
         f"{database} is in use by the broker on port {port}" + (f" (pid {pids})" if pids else ""),
         f"Use that one with CLAUDE_PEERS_PORT={port}, or another database with CLAUDE_PEERS_DB.",
     )
+
+
+def hold_back(folder: str, seconds: float) -> None:
+    """Keep everybody from leading for a while; where that cannot be recorded, it is logged."""
+    until = f"{time.time() + min(seconds, LONGEST_HOLD):.3f}".encode()
+    try:
+        files.write_private(os.path.join(folder, _HOLD), until)
+    except ClaudePeersError as error:
+        log.warning("nobody is kept from leading: %s", error)
+
+
+def is_held_back(folder: str) -> bool:
+    """Tell whether everybody is kept from leading.
+
+    Raises:
+        StoreError: the record cannot be read.
+    """
+    held = files.read_private(os.path.join(folder, _HOLD))
+    try:
+        # A clock that was set back must not keep everybody from leading for longer.
+        return held is not None and 0 < float(held) - time.time() <= LONGEST_HOLD
+    except ValueError:
+        return False

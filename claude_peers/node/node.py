@@ -34,8 +34,6 @@ STRANGER_EVERY = 1.0
 """Seconds between two looks at a port that somebody else holds, or a database that fails."""
 AFTER_OFFICE = 1.0
 """Seconds a node that led leaves the lead to others."""
-LONGEST_HOLD = 3600.0
-"""Seconds for which `kill-broker --for` can keep everybody from leading."""
 
 
 class Node:
@@ -114,6 +112,8 @@ class Node:
             jitter = os.urandom(1)[0] / 256
             delay = election.campaign_delay(standby=self._standby, jitter=jitter)
             self._campaign_at = max(self._campaign_at, _now() + delay)
+            if not self._standby:
+                await self._let_others_go_first(jitter)
             return True
         elif self._office is None and _now() >= self._campaign_at:
             return await self._campaign()
@@ -180,6 +180,18 @@ class Node:
             link.give_up()
         return frames.SILENCE
 
+    async def _let_others_go_first(self, jitter: float) -> None:
+        """Wait a little, but no longer than until the agent wants something of the broker."""
+        ready = [self._stopping] if self._client is None else [self._stopping, self._client.wanting]
+        waiting = [asyncio.ensure_future(each.wait()) for each in ready]
+        await asyncio.wait(
+            waiting,
+            timeout=election.first_look_delay(jitter),
+            return_when=asyncio.FIRST_COMPLETED,
+        )
+        for task in waiting:
+            task.cancel()
+
     # Leading
 
     def _prepare_to_lead(self) -> None:
@@ -189,9 +201,9 @@ class Node:
         self._loading = asyncio.ensure_future(asyncio.to_thread(_leader_module))
 
     async def _campaign(self) -> bool:
-        if self._settings.broker_url or self._held_back():
+        if self._settings.broker_url or leading.is_held_back(self._settings.state_folder):
             return False
-        if files.is_locked(self._in_state(leading.LOCK)):
+        if files.is_locked(os.path.join(self._settings.state_folder, leading.LOCK)):
             await self._look_elsewhere()
             return False
         office = _leader_module()(self._settings, port=self.port.number, secret=self._secret)
@@ -216,30 +228,12 @@ class Node:
         why = office.ended.result()
         log.warning("leading no longer: %s", why)
         if office.hold:
-            self._hold_everybody(office.hold)
+            leading.hold_back(self._settings.state_folder, office.hold)
         await office.give_up(why)
         self._office = None
         self._become(Event.SUCCEEDED)
         # Somebody else should lead now; if nobody does, this node will again.
         self._campaign_at = _now() + AFTER_OFFICE
-
-    def _hold_everybody(self, seconds: float) -> None:
-        until = f"{time.time() + min(seconds, LONGEST_HOLD):.3f}".encode()
-        try:
-            files.write_private(self._in_state("hold"), until)
-        except ClaudePeersError as error:
-            log.warning("nobody is kept from leading: %s", error)
-
-    def _held_back(self) -> bool:
-        held = files.read_private(self._in_state("hold"))
-        try:
-            # A clock that was set back must not keep everybody from leading for longer.
-            return held is not None and 0 < float(held) - time.time() <= LONGEST_HOLD
-        except ValueError:
-            return False
-
-    def _in_state(self, name: str) -> str:
-        return os.path.join(self._settings.state_folder, name)
 
     # State
 

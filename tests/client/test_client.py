@@ -144,6 +144,7 @@ async def test_requests_wait_for_the_first_broker(client):
     assert await finished(call) == []
 
 
+@pytest.mark.bug("U6")
 async def test_what_is_unanswered_goes_out_again_in_order_under_the_same_numbers_and_keys(client):
     link = FakeLink()
     await attached(client, link)
@@ -181,6 +182,24 @@ async def test_a_broker_that_leads_no_longer_makes_a_request_wait_for_the_next(c
     assert (await again.next(1))[0] == number
     again.answered(number, 200, ["there"])
     assert await finished(call) == ["there"]
+
+
+async def test_a_connection_is_wanted_from_the_first_request_that_waits_until_there_is_one(client):
+    call = asyncio.ensure_future(client.call("/list-peers", {}))
+    assert not client.wanting.is_set()
+    await asyncio.sleep(0)
+    assert client.wanting.is_set()
+    link = FakeLink()
+    await attached(client, link)
+    assert not client.wanting.is_set()
+    client.detach()
+    assert client.wanting.is_set(), "the request was not answered"
+    again = FakeLink()
+    await attached(client, again)
+    again.answered((await again.next(1))[0], 200, [])
+    await finished(call)
+    client.detach()
+    assert not client.wanting.is_set()
 
 
 async def test_a_request_gives_up_after_its_time_and_is_not_sent_later(client):

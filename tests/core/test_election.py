@@ -14,6 +14,7 @@ from claude_peers.core.election import (
     Role,
     after,
     campaign_delay,
+    first_look_delay,
     reconnect_delay,
 )
 from claude_peers.core.errors import IllegalTransitionError
@@ -65,6 +66,12 @@ def test_the_standby_campaigns_at_once(jitter):
 @settings(deadline=None)
 def test_everybody_else_gives_the_standby_a_head_start(jitter):
     assert 0.030 <= campaign_delay(standby=False, jitter=jitter) <= 0.050
+
+
+@given(jitter=st.floats(0.0, 1.0))
+@settings(deadline=None)
+def test_an_idle_follower_leaves_the_standby_the_time_it_needs_to_lead(jitter):
+    assert 0.020 <= first_look_delay(jitter) <= 0.070
 
 
 def test_reconnection_starts_fast():

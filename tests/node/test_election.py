@@ -16,13 +16,14 @@ from support.loop import until
 
 from claude_peers.client.http import BrokerHttp
 from claude_peers.client.link import LiveLink
+from claude_peers.core import election
 from claude_peers.core.election import Role
 from claude_peers.core.errors import ClaudePeersError, StoreError
 from claude_peers.core.models import Process
-from claude_peers.host import files, processes, sockets
+from claude_peers.host import files, leading, processes, sockets
 from claude_peers.node import leader, node
 from claude_peers.node.leader import Office
-from claude_peers.node.node import LONGEST_HOLD, Node
+from claude_peers.node.node import Node
 from claude_peers.settings import Settings
 from claude_peers.tools.member import Member
 from claude_peers.wire.frames import SILENCE
@@ -266,14 +267,14 @@ async def test_a_node_that_is_stopped_while_it_hands_over_finishes_that(join, ch
 async def test_a_bug_is_logged_and_not_the_end_of_the_node(join, monkeypatch, caplog):
     monkeypatch.setattr(node, "STRANGER_EVERY", 0.01)
     bugs = [ZeroDivisionError("a bug")]
-    held_back = Node._held_back
+    held_back = leading.is_held_back
 
-    def look(self: Node) -> bool:
+    def look(folder: str) -> bool:
         if bugs:
             raise bugs.pop()
-        return held_back(self)
+        return held_back(folder)
 
-    monkeypatch.setattr(Node, "_held_back", look)
+    monkeypatch.setattr(leading, "is_held_back", look)
     member = join()
 
     await member.becomes(Role.LEADER)
@@ -432,7 +433,7 @@ async def test_nobody_leads_while_all_are_held_back(join, chosen, state):
     [
         (lambda now: f"{now + 60}", True),
         (lambda now: f"{now - 1}", False),
-        (lambda now: f"{now + 10 * LONGEST_HOLD}", False),
+        (lambda now: f"{now + 10 * leading.LONGEST_HOLD}", False),
         (lambda _: "inf", False),
         (lambda _: "nan", False),
         (lambda _: "soon", False),
@@ -443,7 +444,7 @@ async def test_only_a_sensible_hold_counts(chosen, content, held):
     text = content(time.time()).encode()
     files.write_private(os.path.join(chosen.state_folder, "hold"), text)
 
-    assert Node(chosen)._held_back() is held
+    assert leading.is_held_back(chosen.state_folder) is held
 
 
 async def test_a_hold_that_cannot_be_recorded_does_not_keep_the_leader(
@@ -462,6 +463,31 @@ async def test_a_hold_that_cannot_be_recorded_does_not_keep_the_leader(
     await member.becomes(Role.CANDIDATE)
     await member.becomes(Role.LEADER)
     assert "nobody is kept from leading" in caplog.text
+
+
+async def test_an_idle_follower_keeps_out_of_a_take_over_until_its_agent_wants_something(
+    join, monkeypatch
+):
+    monkeypatch.setattr(election, "FIRST_LOOK", (3600.0, 0.0))
+    first = join()
+    await first.becomes(Role.LEADER)
+    second = join(pid=os.getppid())
+    await second.becomes(Role.FOLLOWER)
+    await until(lambda: second.node._standby)
+    idle = join(pid=os.getppid())
+    await idle.becomes(Role.FOLLOWER)
+    await idle.ask("/list-peers", scope="machine")
+    looks: list[bytes] = []
+    reach = idle.node.port.reach
+    vars(idle.node.port)["reach"] = lambda secret: looks.append(secret) or reach(secret)
+
+    await first.end()
+    await second.becomes(Role.LEADER)
+    await idle.becomes(Role.CANDIDATE)
+    assert looks == []
+
+    await idle.ask("/list-peers", scope="machine")
+    assert len(looks) == 1
 
 
 async def test_the_leaders_modules_are_loaded_ahead_by_the_standby(join, chosen):
