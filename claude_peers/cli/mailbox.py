@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from typing import Any, Self
 
 from claude_peers.cli.reach import Broker
-from claude_peers.client.errors import NOT_LEADER, RefusedError
+from claude_peers.client.errors import RefusedError
 from claude_peers.core import identity
 from claude_peers.core.errors import ClaudePeersError, NoBrokerError
 from claude_peers.core.limits import PAGE
@@ -159,9 +159,6 @@ class Mailbox:
                 return self._broker.ask(operation, body, token=self._token, wait=wait)
             except NoBrokerError:
                 if time.monotonic() > end:
-                    raise
-            except RefusedError as error:
-                if error.code != NOT_LEADER or time.monotonic() > end:
                     raise
             time.sleep(AGAIN)
 

@@ -2,16 +2,20 @@
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Self
 
 from claude_peers import settings
 from claude_peers.client import joined
-from claude_peers.client.errors import checked
+from claude_peers.client.errors import NOT_LEADER, RefusedError, checked
 from claude_peers.client.http import BrokerHttp
 from claude_peers.core.errors import NoBrokerError
 from claude_peers.host import files, leading, processes, sockets
 
+PATIENCE = 5.0
+"""Seconds a command waits for the next broker while one hands over."""
+AGAIN = 0.1
+"""Seconds between two attempts."""
 _CHOSEN = ("CLAUDE_PEERS_PORT", "AGENTMESH_PORT")
 """A port that was asked for is kept, whoever has it."""
 
@@ -77,7 +81,8 @@ class Broker:
 
     def status(self) -> dict[str, Any]:
         """Return what the broker says of itself and its node."""
-        _, answer = self._http.get("/status" if self.ours else "/health")
+        path = "/status" if self.ours else "/health"
+        answer = self._patiently(lambda: checked(path, *self._http.get(path)))
         return answer if isinstance(answer, dict) else {}
 
     def peers(self, *, gone: bool = False) -> list[dict[str, Any]]:
@@ -107,10 +112,36 @@ class Broker:
         Raises:
             RefusedError: the broker refused.
         """
-        status, answer = self._http.post(
-            operation, body, authenticate=authenticate, token=token, wait=wait
-        )
-        return checked(operation, status, answer)
+
+        def once() -> Any:
+            told = self._http.post(
+                operation, body, authenticate=authenticate, token=token, wait=wait
+            )
+            return checked(operation, *told)
+
+        return self._patiently(once)
+
+    def _patiently(self, request: Callable[[], Any]) -> Any:
+        """Return what a request brings; one that a broker refuses as it ends goes to the next."""
+        end = time.monotonic() + PATIENCE
+        while True:
+            try:
+                return request()
+            except RefusedError as error:
+                if error.code != NOT_LEADER or time.monotonic() > end:
+                    raise
+            self._meet_the_next(end)
+
+    def _meet_the_next(self, end: float) -> None:
+        while True:
+            time.sleep(AGAIN)
+            try:
+                self._http.open()
+            except NoBrokerError:
+                if time.monotonic() > end:
+                    raise
+            else:
+                return
 
 
 def _secret(folder: str) -> bytes | None:

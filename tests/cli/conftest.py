@@ -57,13 +57,18 @@ def cli(
 
 
 class Upstream:
-    """A broker of another implementation, which knows no proofs and has one peer."""
+    """A broker of another implementation, which knows no proofs and has one peer.
+
+    Attributes:
+        handing_over: how many requests it refuses because it leads no longer.
+    """
 
     def __init__(self, port: int) -> None:
         self.requests: list[tuple[str, Any]] = []
         self.peers = [{"id": "abcd1234", "pid": 7, "cwd": "/p", "summary": "", "last_seen": "now"}]
         self.refusal: str | None = None
         self.health: Any = {"status": "ok", "peers": 1}
+        self.handing_over = 0
         self._server = ThreadingHTTPServer(("127.0.0.1", port), self._handler())
         threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
 
@@ -96,8 +101,12 @@ class Upstream:
                 pass
 
             def _reply(self) -> None:
-                body = json.dumps(upstream.answer(self.path)).encode()
-                self.send_response(200)
+                status, told = 200, upstream.answer(self.path)
+                if upstream.handing_over and self.path != "/health":
+                    upstream.handing_over -= 1
+                    status, told = 503, {"error": "succeeded", "code": "not_leader"}
+                body = json.dumps(told).encode()
+                self.send_response(status)
                 self.send_header("Content-Type", "application/json")
                 self.send_header("Content-Length", str(len(body)))
                 self.end_headers()
