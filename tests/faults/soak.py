@@ -137,9 +137,11 @@ def look(machine: Machine, observed: dict[str, Session]) -> dict[str, int]:
     figures = {}
     for name, session in observed.items():
         process = Path("/proc") / str(session.pid)
-        pss = re.search(r"^Pss: +(\d+)", (process / "smaps_rollup").read_text(), re.MULTILINE)
-        assert pss is not None
-        figures[f"{name}'s memory"] = int(pss[1])
+        # Not its share of what others map as well: that rises when one of them ends.
+        told = (process / "smaps_rollup").read_text()
+        own = re.search(r"^Private_Dirty: +(\d+)", told, re.MULTILINE)
+        assert own is not None
+        figures[f"{name}'s memory"] = int(own[1])
         figures[f"{name}'s descriptors"] = len(list((process / "fd").iterdir()))
         figures[f"{name}'s threads"] = len(list((process / "task").iterdir()))
     figures["database"] = machine.database.stat().st_size
