@@ -59,7 +59,7 @@ class Broker:
         self.mail = Mail(context, self.peers)
         self.topics = Topics(context, self.mail)
         self.broadcasts = Broadcasts(context, self.mail, self.topics)
-        self.machines = Machines(store, clock, host=here.host)
+        self.machines = Machines(store, clock, host=here.host, in_background=context.in_background)
         self.notices = Notices(context, self.mail.offer)
         self.peers.gone, self.peers.offer = self.notices.deserted, self.mail.offer
         self._context = context

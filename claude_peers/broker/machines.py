@@ -2,8 +2,9 @@
 
 import hashlib
 import os
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 from claude_peers.broker.context import iso
 from claude_peers.broker.ports import Clock, Store
@@ -11,7 +12,14 @@ from claude_peers.core import identity, machines
 from claude_peers.core.errors import BadRequestError, ClaudePeersError, NameTakenError
 from claude_peers.core.machines import Machine, Membership
 from claude_peers.core.text import one_line
-from claude_peers.wire.invitation import CODE, Address, Invitation, make_code, read_address
+from claude_peers.wire.invitation import (
+    CODE,
+    MOST,
+    Address,
+    Invitation,
+    make_code,
+    read_address,
+)
 from claude_peers.wire.signature import Signature
 
 _HASH = 64
@@ -55,6 +63,7 @@ class Machines:
         store: where they are kept.
         clock: what time it is.
         host: this machine's name, which no other is called.
+        in_background: runs what nobody waits for.
 
     Attributes:
         doors: where they come in, as whoever listens tells.
@@ -63,10 +72,18 @@ class Machines:
         left: called with the name of each machine that may come no more, to end its connections.
     """
 
-    def __init__(self, store: Store, clock: Clock, *, host: str) -> None:
+    def __init__(
+        self,
+        store: Store,
+        clock: Clock,
+        *,
+        host: str,
+        in_background: Callable[[Coroutine[Any, Any, None]], None],
+    ) -> None:
         self.doors: Callable[[], Doors] = Doors
         self.opened: Callable[[], Awaitable[None]] = _at_once
         self.left: Callable[[str], None] = lambda _name: None
+        self._in_background = in_background
         self._store = store
         self._host = host
         self.now = clock.wall
@@ -97,8 +114,10 @@ class Machines:
         else:
             if joining:
                 raise machines.UnknownInviteError
-            machine = machines.check_token(self._by_token(shown))
+            machine = machines.check_token(self._by_token(shown), now=now)
         machines.check_clock(signature.at, now=now)
+        if machine.token_hash is not None and now - machine.seen_at > machines.NOTED_EVERY:
+            self._in_background(self._put(replace(machine, seen_at=now)))
         return machine.name
 
     async def invite(
@@ -118,14 +137,21 @@ class Machines:
             raise doors.problem or NoListenerError()
         code, now = make_code(os.urandom(CODE)), self.now()
         machine = replace(
-            self._machines.get(name) or Machine(name=name),
+            self._living(name) or Machine(name=name),
             code_hash=hash_of(code),
             expires_at=now + machines.invite_lifetime(ttl),
             invited_at=iso(now),
         )
-        places = tuple(_address(each) for each in dict.fromkeys((*addresses, *doors.addresses)))
+        asked = [_address(each) for each in dict.fromkeys(addresses)]
+        bound = [_address(each) for each in doors.addresses if each not in addresses]
+        invitation = Invitation(addresses=(*asked, *bound), pin=doors.pin, code=code)
+        # A machine of many networks has more addresses than a word should carry.
+        while len(str(invitation)) > MOST and len(invitation.addresses) > max(len(asked), 1):
+            invitation = replace(invitation, addresses=invitation.addresses[:-1])
+        if len(str(invitation)) > MOST:
+            raise BadRequestError("These addresses are too many for one invite", "Name fewer.")
         await self._put(machine)
-        return machine, Invitation(addresses=places, pin=doors.pin, code=code)
+        return machine, invitation
 
     async def join(self, code: str, token_hash: str) -> Machine:
         """Use an invite; the same join may come twice, because its answer was lost.
@@ -141,7 +167,9 @@ class Machines:
         machine = machines.check_invite(invited, now=now, token_hash=token_hash)
         if machine.membership is Membership.JOINED:
             return machine
-        joined = replace(machine, token_hash=token_hash, joined_at=iso(now), revoked_at=None)
+        joined = replace(
+            machine, token_hash=token_hash, joined_at=iso(now), revoked_at=None, seen_at=now
+        )
         await self._put(joined)
         return joined
 
@@ -166,9 +194,15 @@ class Machines:
                 f"{one_line(name, 64)!r} is no name",
                 "Call the machine by up to 64 of a-z, 0-9, dot, dash and underscore.",
             )
-        known = self._machines.get(name)
+        known = self._living(name)
         if name == self._host or (known and known.membership is Membership.JOINED):
             raise NameTakenError(name)
+
+    def _living(self, name: str) -> Machine | None:
+        """Return a machine, unless its token has expired: then the name is free."""
+        machine = self._machines.get(name)
+        ended = machine and machine.token_hash is not None and machine.has_ended(self.now())
+        return None if ended else machine
 
     async def _put(self, machine: Machine) -> None:
         before = self._machines.get(machine.name)

@@ -16,6 +16,10 @@ from claude_peers.core.errors import ClaudePeersError
 INVITE_TTL: Final = 24 * 3600.0
 MOST_INVITE_TTL: Final = 7 * 24 * 3600.0
 """Seconds an invite is good for: usually, and at most."""
+IDLE: Final = 90 * 24 * 3600.0
+"""Seconds after which a machine that did not come has to be invited again."""
+NOTED_EVERY: Final = 24 * 3600.0
+"""Seconds between two notes of when it came."""
 SKEW: Final = 60.0
 """Seconds that the clocks of two machines may differ."""
 _AGAIN = "Run `claude-peers invite NAME` on the broker's machine, then `claude-peers join` here."
@@ -39,6 +43,7 @@ class Machine:
         expires_at: seconds since the epoch, after which that code is refused.
         token_hash: of the token it joined with, kept so that it can be told of its revocation.
         invited_at, joined_at, revoked_at: ISO 8601, UTC, milliseconds.
+        seen_at: seconds since the epoch at which it came, at most a day old; 0 if unknown.
     """
 
     name: str
@@ -48,6 +53,18 @@ class Machine:
     invited_at: str = ""
     joined_at: str | None = None
     revoked_at: str | None = None
+    seen_at: float = 0.0
+
+    @property
+    def ends_at(self) -> float | None:
+        """When its invite or its token counts no more, unless it is used; None if unknown."""
+        if self.membership is Membership.JOINED:
+            return self.seen_at + IDLE if self.seen_at else None
+        return self.expires_at
+
+    def has_ended(self, now: float) -> bool:
+        """Tell whether the time of its invite or of its token is over."""
+        return self.ends_at is not None and self.ends_at <= now
 
     @property
     def membership(self) -> Membership:
@@ -76,6 +93,18 @@ class MachineRevokedError(MachineRefusedError):
 
     def __init__(self, machine: Machine) -> None:
         super().__init__(f"The machine {machine.name} was revoked at {machine.revoked_at}")
+
+
+class MachineIdleError(MachineRefusedError):
+    """It has not come for months: its token may be anybody's by now."""
+
+    code = "machine_expired"
+
+    def __init__(self, machine: Machine) -> None:
+        super().__init__(
+            f"The token of {machine.name} has expired: it was last used at "
+            f"{_shown(machine.seen_at)}, and {IDLE / 86400:.0f} days are allowed"
+        )
 
 
 class UnknownInviteError(MachineRefusedError):
@@ -142,16 +171,18 @@ def check_clock(at: float, *, now: float) -> None:
         raise ClockSkewError(at, now)
 
 
-def check_token(machine: Machine | None) -> Machine:
-    """Return the machine of a token, if it may use the broker.
+def check_token(machine: Machine | None, *, now: float) -> Machine:
+    """Return the machine of a token, if it may use the broker at `now` (seconds since the epoch).
 
     Raises:
-        MachineRefusedError: there is none, or it was revoked.
+        MachineRefusedError: there is none, it was revoked, or not used for too long.
     """
     if machine is None:
         raise MachineRefusedError
     if machine.membership is not Membership.JOINED:
         raise MachineRevokedError(machine)
+    if machine.has_ended(now):
+        raise MachineIdleError(machine)
     return machine
 
 

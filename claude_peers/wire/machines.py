@@ -36,19 +36,21 @@ class JoinRequest:
     token_hash: str = field(metadata={"form": "sha256"})
 
 
-def machine_view(machine: Machine, *, expired: bool, expires_at: str, peers: int) -> dict[str, Any]:
+def machine_view(
+    machine: Machine, *, expired: bool, expires_at: str | None, peers: int
+) -> dict[str, Any]:
     """Return another machine as the user sees it, without anything it could be impersonated by.
 
     Args:
         machine: which one.
-        expired: whether its invite's time is over.
-        expires_at: when it is, ISO 8601.
+        expired: whether the time of its invite or of its token is over.
+        expires_at: when it is, ISO 8601; None if unknown.
         peers: how many of its peers are there.
     """
-    invited = machine.membership is Membership.INVITED
+    lasts = machine.membership is not Membership.REVOKED
     return {
         "name": machine.name,
-        "state": "expired" if invited and expired else machine.membership.value,
+        "state": "expired" if lasts and expired else machine.membership.value,
         "peers": peers,
         "invited_at": machine.invited_at,
         "expires_at": expires_at,

@@ -74,7 +74,7 @@ class Machine(TypedDict):
     state: Membership | Literal["expired"]
     peers: int
     invited_at: str
-    expires_at: str
+    expires_at: str | None
     joined_at: str | None
     revoked_at: str | None
 

@@ -19,6 +19,7 @@ from claude_peers.core.machines import (
     ClockSkewError,
     InviteExpiredError,
     InviteUsedError,
+    MachineIdleError,
     MachineRefusedError,
     MachineRevokedError,
     UnknownInviteError,
@@ -132,6 +133,44 @@ async def test_an_invite_expires(rig):
     with pytest.raises(InviteExpiredError):
         await call(rig, "/join", Caller(), code=code, token_hash=hash_of(TOKEN))
     assert [machine["state"] for machine in await listed(rig)] == ["expired"]
+
+
+async def test_a_token_that_is_used_lives_on_and_one_that_is_not_expires(rig):
+    await joined(rig)
+    for _ in range(3):
+        rig.clock.passed += 60 * 86_400
+        assert rig.broker.machines.admit(signed(rig), joining=False) == "mac"
+        await rig.settled()
+    (stored,) = await rig.store.machines()
+    assert stored.seen_at == rig.clock.wall()
+    rig.clock.passed += 60
+    rig.broker.machines.admit(signed(rig), joining=False)
+    await rig.settled()
+    assert await rig.store.machines() == [stored], "once a day is enough"
+
+    rig.clock.passed += 90 * 86_400
+    with pytest.raises(MachineIdleError):
+        rig.broker.machines.admit(signed(rig), joining=False)
+    assert [machine["state"] for machine in await listed(rig)] == ["expired"]
+
+    await joined(rig, token="another")
+    assert rig.broker.machines.admit(signed(rig, "another"), joining=False) == "mac"
+    with pytest.raises(MachineRefusedError, match="No machine has joined"):
+        rig.broker.machines.admit(signed(rig), joining=False)
+
+
+async def test_an_invite_carries_as_many_addresses_as_a_word_can(rig):
+    many = tuple(f"[fd00::{number:x}]:7899" for number in range(1, 200))
+    rig.broker.machines.doors = lambda: Doors(addresses=many, pin=PIN)
+
+    answer = await call(rig, "/admin/invite", name="mac", addresses=["mac.lan:1"])
+
+    said = invitation.read(answer["invitation"])
+    assert [str(each) for each in said.addresses] == answer["addresses"]
+    assert answer["addresses"] == ["mac.lan:1", *many[: len(said.addresses) - 1]]
+    assert 20 < len(said.addresses) < len(many)
+    with pytest.raises(BadRequestError, match="too many"):
+        await call(rig, "/admin/invite", name="mac", addresses=[*many])
 
 
 async def test_a_newer_invite_takes_the_place_of_the_older(rig):

@@ -10,6 +10,7 @@ from claude_peers.core.machines import (
     InviteExpiredError,
     InviteUsedError,
     Machine,
+    MachineIdleError,
     MachineRefusedError,
     MachineRevokedError,
     Membership,
@@ -39,13 +40,39 @@ def test_a_machine_is_what_last_happened_to_it(machine, membership):
 
 
 def test_a_machine_that_has_joined_may_come():
-    assert machines.check_token(JOINED) is JOINED
+    assert machines.check_token(JOINED, now=NOW) is JOINED
+
+
+@pytest.mark.parametrize(("days", "comes"), [(89.9, True), (90, False), (900, False)])
+def test_a_token_expires_that_is_not_used_for_months(days, comes):
+    machine = replace(JOINED, seen_at=NOW - days * 86_400)
+    if comes:
+        assert machines.check_token(machine, now=NOW) is machine
+    else:
+        with pytest.raises(MachineIdleError, match=r"mac has expired.*90 days") as refused:
+            machines.check_token(machine, now=NOW)
+        assert refused.value.code == "machine_expired"
+        assert "claude-peers invite" in refused.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("machine", "ends_at"),
+    [
+        (INVITED, NOW + 60),
+        (JOINED, None),
+        (replace(JOINED, seen_at=NOW), NOW + machines.IDLE),
+    ],
+)
+def test_an_invite_and_a_token_have_an_end(machine, ends_at):
+    assert machine.ends_at == ends_at
+    assert machine.has_ended(NOW + 10 * machines.IDLE) is (ends_at is not None)
+    assert not machine.has_ended(NOW)
 
 
 @pytest.mark.parametrize("machine", [REVOKED, INVITED_AGAIN])
 def test_a_revoked_one_is_told_since_when(machine):
     with pytest.raises(MachineRevokedError, match="mac was revoked at later") as refused:
-        machines.check_token(machine)
+        machines.check_token(machine, now=NOW)
     assert refused.value.code == "machine_revoked"
     assert refused.value.http_status == 401
     assert "claude-peers invite" in refused.value.remedy
@@ -53,7 +80,7 @@ def test_a_revoked_one_is_told_since_when(machine):
 
 def test_an_unknown_one_is_told_how_to_join():
     with pytest.raises(MachineRefusedError, match="claude-peers join") as refused:
-        machines.check_token(None)
+        machines.check_token(None, now=NOW)
     assert refused.value.code == "unknown_machine"
 
 

@@ -65,7 +65,7 @@ ROWS = {
     "T35": ("somebody ends the broker", "needs the user's secret; signals nobody"),
     "T36": ("a proxy or relay makes remote look local", "401 for what proxies add"),
     "T37": ("ids or secrets are guessed", "from the system's random numbers; compared in one time"),
-    "T38": ("a dependency is attacked", "few, named, from one declared list"),
+    "T38": ("a dependency is attacked", "few, named, from one declared list, locked by hashes"),
 }
 """What somebody may try, and what is expected then."""
 

@@ -72,6 +72,9 @@ class NaiveBroker:
         self.peers.clear()  # what it knows ends with it
         return {"ok": True}
 
+    def mcp(self, _body: dict[str, Any]) -> Any:
+        return self.list_peers({})  # whatever tool was called
+
     def answer(self, path: str, body: dict[str, Any]) -> Any:
         """Serve a POST of whatever type, from whomever."""
         operation = getattr(self, path.rpartition("/")[2].replace("-", "_"))

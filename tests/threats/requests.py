@@ -94,6 +94,12 @@ ELSEWHERE = (421, "wrong_host")
 OTHERS = (401, "not_your_peer")
 MINE = {"Authorization": "Bearer $TOKEN"}
 BAD = {"Authorization": f"Bearer {'0' * 64}"}
+TOOL = {
+    "jsonrpc": "2.0",
+    "id": 1,
+    "method": "tools/call",
+    "params": {"name": "list_peers", "arguments": {"scope": "machine"}},
+}
 UPGRADE = {
     "Connection": "Upgrade",
     "Upgrade": "websocket",
@@ -123,7 +129,12 @@ LENGTH_LINE = "Content-Length: $LENGTH\r\n"
 ATTACKS = (
     # A page's simple POST, which browsers send without asking
     *(forged("T1", (415, "not_json"), headers={"Content-Type": each}) for each in TYPES),
+    request(
+        "T1", "/mcp", (415, "not_json"), "told", body=TOOL,
+        headers={**MINE, "Content-Type": "text/plain"},
+    ),
     # A page that does not hide that it is one
+    request("T2", "/mcp", PAGE, "told", body=TOOL, headers={**MINE, "Origin": "http://localhost"}),
     *(forged("T2", PAGE, headers={"Origin": each}) for each in ORIGINS),
     *(forged("T2", PAGE, headers={"Sec-Fetch-Site": each}) for each in SITES),
     request(
@@ -138,6 +149,9 @@ ATTACKS = (
     # A page whose name points here
     request(
         "T3", "/list-peers", ELSEWHERE, "told", headers={"Host": "evil.example:$PORT"}, body={},
+    ),
+    request(
+        "T3", "/mcp", ELSEWHERE, "told", headers={**MINE, "Host": "evil.example:$PORT"}, body=TOOL,
     ),
     forged("T3", ELSEWHERE, headers={"Host": "evil.example:$PORT"}),
     forged("T3", ELSEWHERE, headers={"Host": "evil.example"}),
@@ -180,6 +194,8 @@ ATTACKS = (
     request("T14", "/health", (401, "invalid_token"), "answered", method="GET", headers=BAD),
     request("T14", "/list-peers", (401, "invalid_token"), "told", body={}, headers=BAD),
     forged("T14", (401, "invalid_token"), headers=BAD),
+    request("T14", "/mcp", (401, "invalid_token"), "told", body=TOOL),
+    request("T14", "/mcp", (401, "invalid_token"), "told", body=TOOL, headers=BAD),
     # Two readings of one request
     raw(
         "chunks and a length", POST, HOST_LINE, TYPE_LINE, "Transfer-Encoding: chunked\r\n",

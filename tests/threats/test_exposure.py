@@ -8,9 +8,12 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
+from importlib import metadata
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 from support.clients import LINUX
 from support.inproc import Wire, running
 from support.machine import Machine, command
@@ -173,6 +176,39 @@ def test_secrets_are_compared_in_one_time_however_much_is_right(monkeypatch):
     assert proof.same("right", "wrong")
     assert proof.proven_epoch(b"s", "n", "7 0000") == 7
     assert len(compared) == 2
+
+
+def locked() -> dict[str, list[str]]:
+    """Return the hashes of each package in the lock file."""
+    text = (ROOT / ".ci" / "requirements.lock").read_text(encoding="utf-8")
+    assert "://" not in text, "whoever installs decides where from"
+    entries = re.split(r"^(?=[a-z])", text, flags=re.MULTILINE)[1:]
+    return {
+        re.split("==", each)[0]: re.findall(r"--hash=sha256:([0-9a-f]{64})\b", each)
+        for each in entries
+    }
+
+
+def behind(name: str, known: set[str]) -> set[str]:
+    """Return every package that is needed on this machine where `name` is installed."""
+    for text in metadata.requires(name) or ():
+        needed = Requirement(text)
+        other = canonicalize_name(needed.name)
+        applies = needed.marker is None or needed.marker.evaluate({"extra": ""})
+        if applies and other not in known:
+            known.add(other)
+            behind(other, known)
+    return known
+
+
+@pytest.mark.threat("T38")
+def test_every_package_behind_the_product_is_locked_by_its_hashes():
+    """A package that a dependency begins to need is seen here before it is taken in."""
+    lock = locked()
+    needed = behind("claude-peers", set())
+    assert len(needed) > 10
+    assert needed - {*lock} == set()
+    assert [name for name, hashes in lock.items() if not hashes] == []
 
 
 @pytest.mark.threat("T38")

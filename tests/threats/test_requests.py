@@ -42,7 +42,9 @@ def refused(broker: Running, ours: Scene) -> Callable[[Attack], None]:
         if attack.code is not None:
             assert answer.told["code"] == attack.code
             assert answer.told["error"]
-            assert answer.told["remedy"].endswith((".", "/send-message", "HOST`.")), answer.told
+            assert answer.told["remedy"].endswith((".", "/send-message", "/mcp", "HOST`.")), (
+                answer.told
+            )
         assert "access-control-" not in answer.head
         assert broker.run(broker.store.ledger()).accepted == before
         assert ours.seen() == UNHARMED

@@ -69,8 +69,8 @@ async def machines(
     views: list[Any] = [
         machine_view(
             each,
-            expired=each.expires_at <= now,
-            expires_at=iso(each.expires_at),
+            expired=each.has_ended(now),
+            expires_at=None if each.ends_at is None else iso(each.ends_at),
             peers=present.count(each.name),
         )
         for each in broker.machines

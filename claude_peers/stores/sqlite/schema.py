@@ -118,6 +118,8 @@ _MACHINES = (
     "ALTER TABLE peer ADD COLUMN shared INTEGER NOT NULL DEFAULT 0",
 )
 
+_MACHINE_SEEN = ("ALTER TABLE machine ADD COLUMN seen_at REAL NOT NULL DEFAULT 0",)
+
 _TOPICS = (
     """
     CREATE TABLE subscription (
@@ -147,7 +149,13 @@ _TOPICS = (
     """,
 )
 
-MIGRATIONS: tuple[tuple[str, ...], ...] = (_FIRST, _STORIES, _MACHINES, _TOPICS)
+MIGRATIONS: tuple[tuple[str, ...], ...] = (
+    _FIRST,
+    _STORIES,
+    _MACHINES,
+    _TOPICS,
+    _MACHINE_SEEN,
+)
 
 
 _UPSTREAM = {"peers", "messages"}
