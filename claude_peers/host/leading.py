@@ -2,7 +2,6 @@
 
 import logging
 import os
-import time
 from typing import TYPE_CHECKING
 
 from claude_peers.core.errors import ClaudePeersError, NoBrokerError, StoreError
@@ -82,17 +81,20 @@ def in_use(database: str, port: int) -> NoBrokerError:
     )
 
 
-def hold_back(folder: str, seconds: float) -> None:
-    """Keep everybody from leading for a while; where that cannot be recorded, it is logged."""
-    until = f"{time.time() + min(seconds, LONGEST_HOLD):.3f}".encode()
+def hold_back(folder: str, seconds: float, *, now: float) -> None:
+    """Keep everybody from leading for a while from `now`, seconds since the epoch.
+
+    Where that cannot be recorded, it is logged.
+    """
+    until = f"{now + min(seconds, LONGEST_HOLD):.3f}".encode()
     try:
         files.write_private(os.path.join(folder, _HOLD), until)
     except ClaudePeersError as error:
         log.warning("nobody is kept from leading: %s", error)
 
 
-def is_held_back(folder: str) -> bool:
-    """Tell whether everybody is kept from leading.
+def is_held_back(folder: str, *, now: float) -> bool:
+    """Tell whether everybody is kept from leading at `now`, seconds since the epoch.
 
     Raises:
         StoreError: the record cannot be read.
@@ -100,6 +102,6 @@ def is_held_back(folder: str) -> bool:
     held = files.read_private(os.path.join(folder, _HOLD))
     try:
         # A clock that was set back must not keep everybody from leading for longer.
-        return held is not None and 0 < float(held) - time.time() <= LONGEST_HOLD
+        return held is not None and 0 < float(held) - now <= LONGEST_HOLD
     except ValueError:
         return False

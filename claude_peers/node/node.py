@@ -201,9 +201,10 @@ class Node:
         self._loading = asyncio.ensure_future(asyncio.to_thread(_leader_module))
 
     async def _campaign(self) -> bool:
-        if self._settings.broker_url or leading.is_held_back(self._settings.state_folder):
+        folder = self._settings.state_folder
+        if self._settings.broker_url or leading.is_held_back(folder, now=time.time()):
             return False
-        if files.is_locked(os.path.join(self._settings.state_folder, leading.LOCK)):
+        if files.is_locked(os.path.join(folder, leading.LOCK)):
             await self._look_elsewhere()
             return False
         office = _leader_module()(self._settings, port=self.port.number, secret=self._secret)
@@ -228,7 +229,7 @@ class Node:
         why = office.ended.result()
         log.warning("leading no longer: %s", why)
         if office.hold:
-            leading.hold_back(self._settings.state_folder, office.hold)
+            leading.hold_back(self._settings.state_folder, office.hold, now=time.time())
         await office.give_up(why)
         self._office = None
         self._become(Event.SUCCEEDED)

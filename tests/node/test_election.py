@@ -269,10 +269,10 @@ async def test_a_bug_is_logged_and_not_the_end_of_the_node(join, monkeypatch, ca
     bugs = [ZeroDivisionError("a bug")]
     held_back = leading.is_held_back
 
-    def look(folder: str) -> bool:
+    def look(folder: str, *, now: float) -> bool:
         if bugs:
             raise bugs.pop()
-        return held_back(folder)
+        return held_back(folder, now=now)
 
     monkeypatch.setattr(leading, "is_held_back", look)
     member = join()
@@ -444,7 +444,7 @@ async def test_only_a_sensible_hold_counts(chosen, content, held):
     text = content(time.time()).encode()
     files.write_private(os.path.join(chosen.state_folder, "hold"), text)
 
-    assert leading.is_held_back(chosen.state_folder) is held
+    assert leading.is_held_back(chosen.state_folder, now=time.time()) is held
 
 
 async def test_a_hold_that_cannot_be_recorded_does_not_keep_the_leader(
