@@ -2,7 +2,7 @@
 
 import functools
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -13,6 +13,18 @@ from support.machine import Machine
 # How fast examples are made is the machine's matter: on a fresh checkout the first takes seconds.
 settings.register_profile("anywhere", suppress_health_check=[HealthCheck.too_slow], deadline=None)
 settings.load_profile("anywhere")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Show what the processes of a scratch machine wrote when a test on it fails."""
+    report = yield
+    scratch = getattr(item, "funcargs", {}).get("machine")
+    if report.failed and isinstance(scratch, Machine):
+        report.sections += scratch.logs()
+    return report
 
 
 @pytest.fixture

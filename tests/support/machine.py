@@ -194,6 +194,13 @@ class Machine:
 
         return eventually(registered, timeout=timeout, what=f"peer of process {session.pid}")
 
+    def logs(self, most: int = 4000) -> list[tuple[str, str]]:
+        """Return the end of each log file that is not empty, `most` characters, by its name."""
+        files = sorted({*self.root.glob("*.log"), *self.root.glob("*.stderr")})
+        files += sorted(self.home.rglob("claude-peers.log*"))
+        texts = {each: each.read_text(encoding="utf-8", errors="replace") for each in files}
+        return [(str(each.name), text[-most:]) for each, text in texts.items() if text]
+
     # ------------------------------------------------------------------- end
     def close(self, timeout: float = 10) -> None:
         """End everything; fail if a message is missing, or something outlived its client.
