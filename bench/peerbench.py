@@ -3,7 +3,7 @@
 
 usage: peerbench.py MEASURE [MEASURE...] [--config FILE] [--only a,b] [--json FILE] [--netns] [--quick]
        peerbench.py chaos [--seconds 600] [--seed N] | soak [--seconds 3600]
-measures: goals (= initialize roles push takeover), crowd host chaos soak
+measures: goals (= initialize roles push takeover), crowd host transports chaos soak
           floor startup herd idle latency http stored aged failover fanout, all (but chaos and soak)
 Implementations come from a TOML file (ours.toml explains it). Rounds are interleaved over the
 implementations; a ratio is the median of the per-round ratios against the first one named.
@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import argparse, asyncio, fcntl, json, os, shutil, signal, socket, struct, subprocess, sys, time, tomllib
 
-import brokers, drills, floors, goals, hosts, sessions
+import brokers, drills, floors, goals, hosts, sessions, transports
 from procs import KNOWN, LIBC, RUN, busy_s, kill, now, own_s, pids_of, reap
 from results import R
 from rig import HERE, IMPLS, NOISY, OPT, SCRATCH, Impl
@@ -26,6 +26,7 @@ MEASURES = {  # and the seconds each may take
     "takeover": (goals.m_takeover, 900),
     "crowd": (goals.m_crowd, 1800),
     "host": (hosts.m_host, 900),
+    "transports": (transports.m_transports, 300),
     "floor": (floors.m_floor, 240),
     "startup": (sessions.m_startup, 600),
     "herd": (sessions.m_herd, 300),

@@ -9,96 +9,28 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from claude_peers.core.errors import SettingsError
-from claude_peers.core.identity import is_name
+from claude_peers.core.variables import (
+    LOOPBACK,
+    address,
+    bind,
+    broker_url,
+    choice,
+    flag,
+    hosts,
+    number,
+    peer_name,
+    text,
+    words,
+)
 
 NO = False
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 def _setting(
     name: str, default: Any, read: Callable[[str, str], Any], text: str, *also: str
 ) -> Any:
-    return field(default=default, metadata={"name": name, "read": read, "text": text, "also": also})
-
-
-def _text(_name: str, value: str) -> str:
-    return value
-
-
-def _number(least: int, most: int) -> Callable[[str, str], int]:
-    def read(name: str, value: str) -> int:
-        digits = value.isascii() and value.isdecimal() and len(value) < 10  # noqa: PLR2004 - no number of ours is longer
-        number = int(value) if digits else least - 1
-        if not least <= number <= most:
-            raise SettingsError(name, value, f"Use a whole number from {least} to {most}.")
-        return number
-
-    return read
-
-
-def _choice(*choices: str) -> Callable[[str, str], str]:
-    def read(name: str, value: str) -> str:
-        if value not in choices:
-            raise SettingsError(name, value, f"Use one of {', '.join(choices)}.")
-        return value
-
-    return read
-
-
-def _flag(name: str, value: str) -> bool:
-    if value not in ("0", "1"):
-        raise SettingsError(name, value, "Use 1 for yes or 0 for no.")
-    return value == "1"
-
-
-def _peer_name(name: str, value: str) -> str:
-    if not is_name(value):
-        raise SettingsError(
-            name,
-            value,
-            "Use up to 64 of a-z, 0-9, dot, dash and underscore, a letter or digit first.",
-        )
-    return value
-
-
-def _bind(name: str, value: str) -> str:
-    if value in LOOPBACK:
-        return value
-    from ipaddress import ip_address  # not loaded where nobody sets this
-
-    try:
-        found = [ip_address(each.strip()) for each in value.split(",")]
-    except ValueError:
-        found = []
-    if not found or any(each.is_multicast or str(each) == "::" for each in found):
-        raise SettingsError(
-            name,
-            value,
-            "Use addresses of this machine, separated by commas, or 0.0.0.0 for all in IPv4.",
-        )
-    return ",".join(map(str, found))
-
-
-def _broker_url(name: str, value: str) -> str:
-    from urllib.parse import urlsplit  # not loaded where nobody sets this
-
-    try:
-        parts = urlsplit(value)
-        scheme, host, port = parts.scheme, parts.hostname, parts.port
-    except ValueError:
-        scheme, host, port = "", None, None
-    here = host in LOOPBACK
-    if not host or port == 0 or scheme not in (("http",) if here else ("http", "https")):
-        raise SettingsError(
-            name,
-            value,
-            "Use http://127.0.0.1:PORT, or https://HOST:PORT of a broker on another machine, which "
-            "`claude-peers join` prints.",
-        )
-    if here:
-        return f"http://127.0.0.1:{port or 7899}"
-    return f"https://[{host}]:{port or 7899}" if ":" in host else f"https://{host}:{port or 7899}"
+    told = {"name": name, "read": read, "text": text, "also": also}
+    return field(default=default, metadata=told, repr=not name.endswith("_SECRET"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,72 +44,116 @@ class Settings:
     port: int = _setting(
         "CLAUDE_PEERS_PORT",
         7899,
-        _number(1, 65535),
+        number(1, 65535),
         "the broker's port on 127.0.0.1",
         "AGENTMESH_PORT",
     )
     database: str = _setting(
-        "CLAUDE_PEERS_DB", "~/.claude-peers.db", _text,
+        "CLAUDE_PEERS_DB", "~/.claude-peers.db", text,
         "the database; lock and secret lie beside it in `<name>.d/`", "AGENTMESH_DB",
     )  # fmt: skip
     broker_url: str | None = _setting(
-        "CLAUDE_PEERS_BROKER_URL", None, _broker_url,
+        "CLAUDE_PEERS_BROKER_URL", None, broker_url,
         "a broker to use instead of electing one; on another machine one that was joined",
+        "AGENTMESH_BROKER_URL",
     )  # fmt: skip
     bind: str = _setting(
-        "CLAUDE_PEERS_BIND", "127.0.0.1", _bind,
+        "CLAUDE_PEERS_BIND", "127.0.0.1", bind,
         "where the broker listens for other machines, in TLS; 127.0.0.1 it always does, in HTTP",
         "AGENTMESH_BIND",
     )  # fmt: skip
     share: str = _setting(
-        "CLAUDE_PEERS_SHARE", "less", _choice("less", "full"),
+        "CLAUDE_PEERS_SHARE", "less", choice("less", "full"),
         "what peers on other machines see of this one: less, or also directory, terminal and pid",
     )  # fmt: skip
     name: str | None = _setting(
-        "CLAUDE_PEERS_NAME", None, _peer_name, "this session's name; default `<repo>.<branch>`",
-        "CLAUDE_PEER_NAME", "CLAUDE_PEERS_SESSION_NAME",
+        "CLAUDE_PEERS_NAME", None, peer_name, "this session's name; default `<repo>.<branch>`",
+        "CLAUDE_PEER_NAME", "CLAUDE_PEERS_SESSION_NAME", "AGENTMESH_AGENT_NAME",
     )  # fmt: skip
     server_name: str = _setting(
-        "CLAUDE_PEERS_SERVER_NAME", "claude-peers", _text,
+        "CLAUDE_PEERS_SERVER_NAME", "claude-peers", text,
         "the name this server has in the agent's configuration",
     )  # fmt: skip
     face: str = _setting(
-        "CLAUDE_PEERS_MCP", "own", _choice("own", "sdk"),
+        "CLAUDE_PEERS_MCP", "own", choice("own", "sdk"),
         "which MCP implementation serves stdio: ours, or the official SDK (slower, larger)",
     )  # fmt: skip
     push: str = _setting(
-        "CLAUDE_PEERS_PUSH", "auto", _choice("auto", "rewake", "channel", "hook", "inbox", "off"),
+        "CLAUDE_PEERS_PUSH", "auto", choice("auto", "rewake", "channel", "hook", "inbox", "off"),
         "how messages reach the agent: auto takes the best proven way, the others only theirs",
     )  # fmt: skip
     summary: str = _setting(
-        "CLAUDE_PEERS_SUMMARY", "auto", _choice("auto", "git", "openai", "off"),
+        "CLAUDE_PEERS_SUMMARY", "auto", choice("auto", "git", "openai", "off"),
         "where the first summary comes from; auto asks the model endpoint if there is a key",
     )  # fmt: skip
     openai_key: str | None = _setting(
         "OPENAI_API_KEY",
         None,
-        _text,
+        text,
         "key for the summary; directory, branch and file names go out",
     )
     openai_url: str = _setting(
-        "OPENAI_BASE_URL", "https://api.openai.com/v1", _text, "an OpenAI-compatible endpoint"
+        "OPENAI_BASE_URL", "https://api.openai.com/v1", text, "an OpenAI-compatible endpoint"
     )
-    openai_model: str = _setting("OPENAI_MODEL", "gpt-5.4-nano", _text, "the summary's model")
+    openai_model: str = _setting("OPENAI_MODEL", "gpt-5.4-nano", text, "the summary's model")
     rate_limit: int = _setting(
-        "CLAUDE_PEERS_RATE_LIMIT_RPM", 120, _number(0, 1_000_000),
+        "CLAUDE_PEERS_RATE_LIMIT_RPM", 120, number(0, 1_000_000),
         "messages a minute and sender; 0 lifts the limit", "AGENTMESH_RATE_LIMIT_RPM",
     )  # fmt: skip
     mailbox_limit: int = _setting(
-        "CLAUDE_PEERS_MAILBOX_LIMIT", 1000, _number(0, 1_000_000),
+        "CLAUDE_PEERS_MAILBOX_LIMIT", 1000, number(0, 1_000_000),
         "unread messages per mailbox; 0 lifts the limit",
     )  # fmt: skip
     require_token: bool = _setting(
-        "CLAUDE_PEERS_REQUIRE_TOKEN", NO, _flag,
+        "CLAUDE_PEERS_REQUIRE_TOKEN", NO, flag,
         "1 refuses peers without a token, that is unmodified upstream clients",
     )  # fmt: skip
+    webhook_allow: tuple[str, ...] = _setting(
+        "CLAUDE_PEERS_WEBHOOK_ALLOW", (), hosts,
+        "hosts, or host:port, beside this machine to which mail may be posted, by commas",
+    )  # fmt: skip
     trust_listener: bool = _setting(
-        "CLAUDE_PEERS_TRUST_LISTENER", NO, _flag,
+        "CLAUDE_PEERS_TRUST_LISTENER", NO, flag,
         "1 talks to whoever listens on the port, where the system cannot tell who that is",
+    )  # fmt: skip
+    fleet_id: str | None = _setting(
+        "CLAUDE_PEERS_FLEET_ID", None, text,
+        "the fleet of this session, and of peers that name none", "AGENTMESH_FLEET_ID",
+    )  # fmt: skip
+    device_id: str | None = _setting(
+        "CLAUDE_PEERS_DEVICE_ID", None, text, "the device of this session", "AGENTMESH_DEVICE_ID"
+    )
+    capabilities: tuple[str, ...] = _setting(
+        "CLAUDE_PEERS_CAPABILITIES", (), words,
+        "what this session's agent can do, for who looks for it; separated by commas",
+        "AGENTMESH_CAPABILITIES",
+    )  # fmt: skip
+    fleet_secret: str | None = _setting(
+        "CLAUDE_PEERS_FLEET_SECRET", None, text,
+        "signs messages for agentmesh's clients (HMAC-SHA256)", "AGENTMESH_FLEET_SECRET",
+    )  # fmt: skip
+    broker_id: str | None = _setting(
+        "CLAUDE_PEERS_BROKER_ID", None, text,
+        "what the broker calls itself to agentmesh's clients; default HOST:PORT",
+        "AGENTMESH_BROKER_ID",
+    )  # fmt: skip
+    ack_deadline_ms: int = _setting(
+        "CLAUDE_PEERS_ACK_DEADLINE_MS", 60_000, number(1, 86_400_000),
+        "milliseconds to acknowledge what was handed out; then it is there again",
+        "AGENTMESH_ACK_DEADLINE_MS",
+    )  # fmt: skip
+    peer_ttl_ms: int = _setting(
+        "CLAUDE_PEERS_PEER_TTL_MS", 60_000, number(1000, 86_400_000),
+        "milliseconds of silence after which a peer without a known process is away",
+        "AGENTMESH_PEER_TTL_MS",
+    )  # fmt: skip
+    discovery: bool = _setting(
+        "CLAUDE_PEERS_DISCOVERY", NO, flag,
+        "1 announces the broker on the local network, if it listens there", "AGENTMESH_DISCOVERY",
+    )  # fmt: skip
+    discovery_address: str = _setting(
+        "CLAUDE_PEERS_DISCOVERY_ADDRESS", "255.255.255.255", address,
+        "where it is announced: an IPv4 address, and `:PORT` if not the broker's port + 1",
     )  # fmt: skip
     environ: Mapping[str, str] = field(default_factory=dict, repr=False)
 
@@ -201,6 +177,12 @@ class Settings:
         """`HOST:PORT` of the broker on another machine that is to be used."""
         url = self.broker_url or ""
         return url.removeprefix("https://") if url.startswith("https://") else None
+
+    @property
+    def discovery_target(self) -> tuple[str, int]:
+        """Where the broker is announced, and where one listens for it."""
+        host, _, port = self.discovery_address.partition(":")
+        return host, int(port or self.port + 1)
 
     @property
     def broker_port(self) -> int:

@@ -14,7 +14,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-from support import reliability, security, tables
+from support import inherited, reliability, security, tables
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "claude_peers"
@@ -40,6 +40,7 @@ CHECKERS = {
 }
 
 
+@pytest.mark.bug("P9")
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("name", CHECKERS)
 def test_a_checker_finds_nothing(name):
@@ -128,11 +129,18 @@ def test_no_function_is_longer_than_a_screen():
     none_of(over(FUNCTION_LINES, lengths))
 
 
+def is_tool(function: ast.AST) -> bool:
+    decorators = getattr(function, "decorator_list", [])
+    called_by = [each.func for each in decorators if isinstance(each, ast.Call)]
+    return any(isinstance(each, ast.Name) and each.id == "tool" for each in called_by)
+
+
 def test_no_function_takes_more_arguments_than_one_can_remember():
     counts = {
         called(path, each): arguments_of(each, method=method)
         for path in modules(PACKAGE)  # a test's arguments are fixtures
         for each, method in functions(parsed(path))
+        if not is_tool(each)  # its arguments are what a model may ask for
     }
     none_of(over(ARGUMENTS, counts))
 
@@ -259,6 +267,7 @@ def test_everything_declared_with_a_decorator_is_in_its_tuple(package, name, kin
     none_of(repr(each) for each in declared if each not in listed)
 
 
+@pytest.mark.bug("B4-25")
 @pytest.mark.parametrize("name", tables.TABLES)
 def test_a_table_of_the_readme_says_what_the_code_declares(name):
     if not tables.README.exists():
@@ -322,7 +331,7 @@ def test_no_lock_file_names_an_index_that_is_not_public():
             none_of(f"{called(path)}: {option}" for option in INDEX.findall(text))
 
 
-@pytest.mark.parametrize("table", [reliability, security])
+@pytest.mark.parametrize("table", [inherited, reliability, security])
 def test_a_table_of_proofs_names_the_tests_there_are(table):
     proofs = table.PROOFS
     document = proofs.path.read_text(encoding="utf-8")

@@ -42,14 +42,41 @@ GOOD = [
     ("CLAUDE_PEERS_MAILBOX_LIMIT", "mailbox_limit", {"0": 0, "5": 5}),
     ("CLAUDE_PEERS_REQUIRE_TOKEN", "require_token", {"0": False, "1": True}),
     ("CLAUDE_PEERS_TRUST_LISTENER", "trust_listener", {"0": False, "1": True}),
+    (
+        "CLAUDE_PEERS_WEBHOOK_ALLOW",
+        "webhook_allow",
+        {"a.example": ("a.example",), "NAS.lan:8, 10.0.0.5,": ("nas.lan:8", "10.0.0.5")},
+    ),
+    ("CLAUDE_PEERS_FLEET_ID", "fleet_id", {"gold": "gold"}),
+    ("CLAUDE_PEERS_DEVICE_ID", "device_id", {"edge-1": "edge-1"}),
+    ("CLAUDE_PEERS_CAPABILITIES", "capabilities", {"a": ("a",), " a b , c,": ("a b", "c")}),
+    ("CLAUDE_PEERS_FLEET_SECRET", "fleet_secret", {"s": "s"}),
+    ("CLAUDE_PEERS_BROKER_ID", "broker_id", {"hub": "hub"}),
+    ("CLAUDE_PEERS_ACK_DEADLINE_MS", "ack_deadline_ms", {"1": 1, "60000": 60000}),
+    ("CLAUDE_PEERS_PEER_TTL_MS", "peer_ttl_ms", {"1000": 1000}),
+    ("CLAUDE_PEERS_DISCOVERY", "discovery", {"0": False, "1": True}),
+    (
+        "CLAUDE_PEERS_DISCOVERY_ADDRESS",
+        "discovery_address",
+        {each: each for each in ("10.0.0.255", "127.0.0.1:65535")},
+    ),
 ]
 ALSO = {
     "CLAUDE_PEERS_PORT": ("AGENTMESH_PORT",),
     "CLAUDE_PEERS_DB": ("AGENTMESH_DB",),
     "CLAUDE_PEERS_BIND": ("AGENTMESH_BIND",),
-    "CLAUDE_PEERS_NAME": ("CLAUDE_PEER_NAME", "CLAUDE_PEERS_SESSION_NAME"),
+    "CLAUDE_PEERS_NAME": (
+        "CLAUDE_PEER_NAME", "CLAUDE_PEERS_SESSION_NAME", "AGENTMESH_AGENT_NAME",
+    ),
+    **{
+        f"CLAUDE_PEERS_{name}": (f"AGENTMESH_{name}",)
+        for name in (
+            "BROKER_URL", "FLEET_ID", "DEVICE_ID", "CAPABILITIES", "FLEET_SECRET", "BROKER_ID",
+            "ACK_DEADLINE_MS", "PEER_TTL_MS", "DISCOVERY",
+        )
+    },
     "CLAUDE_PEERS_RATE_LIMIT_RPM": ("AGENTMESH_RATE_LIMIT_RPM",),
-}
+}  # fmt: skip
 BAD = {
     "CLAUDE_PEERS_PORT": (
         "Use a whole number from 1 to 65535",
@@ -78,9 +105,22 @@ BAD = {
     "CLAUDE_PEERS_RATE_LIMIT_RPM": ("Use a whole number from 0 to 1000000", ["-1", "x", "1000001"]),
     "CLAUDE_PEERS_MAILBOX_LIMIT": ("Use a whole number from 0 to 1000000", ["-1", "many", "1e3"]),
     "CLAUDE_PEERS_REQUIRE_TOKEN": ("Use 1 for yes or 0 for no", ["yes", "true", "2", "on"]),
+    "CLAUDE_PEERS_WEBHOOK_ALLOW": ("separated by commas", ["http://a/", "*.example", "a b"]),
     "CLAUDE_PEERS_TRUST_LISTENER": ("Use 1 for yes or 0 for no", ["no", "false", " 1"]),
+    "CLAUDE_PEERS_ACK_DEADLINE_MS": ("Use a whole number from 1 to 86400000", ["0", "86400001"]),
+    "CLAUDE_PEERS_PEER_TTL_MS": ("Use a whole number from 1000 to 86400000", ["0", "999", "x"]),
+    "CLAUDE_PEERS_DISCOVERY": ("Use 1 for yes or 0 for no", ["no", "2"]),
+    "CLAUDE_PEERS_DISCOVERY_ADDRESS": (
+        "Use an IPv4 address",
+        ["x", "::1", "10.0.0.1:", "10.0.0.1:0", "10.0.0.1:65536", "10.0.0.1:x", "10.0.0.1:1:2"],
+    ),
 }  # fmt: skip
 ANYTHING = {
+    "CLAUDE_PEERS_FLEET_ID",
+    "CLAUDE_PEERS_DEVICE_ID",
+    "CLAUDE_PEERS_CAPABILITIES",
+    "CLAUDE_PEERS_FLEET_SECRET",
+    "CLAUDE_PEERS_BROKER_ID",
     "CLAUDE_PEERS_DB",
     "CLAUDE_PEERS_SERVER_NAME",
     "OPENAI_API_KEY",
@@ -235,3 +275,19 @@ def test_a_relative_database_is_taken_from_the_working_directory(monkeypatch, tm
 )
 def test_a_client_talks_to_the_brokers_port_or_that_of_its_url(environ, port):
     assert load(environ).broker_port == port
+
+
+def test_agentmeshs_agent_name_may_be_any_text():
+    assert load({"AGENTMESH_AGENT_NAME": "My Agent"}).name == "my-agent"
+    assert load({"AGENTMESH_AGENT_NAME": "x", "CLAUDE_PEERS_NAME": "y"}).name == "y"
+
+
+def test_the_broker_is_announced_behind_its_own_port_unless_another_is_given():
+    assert load({}).discovery_target == ("255.255.255.255", 7900)
+    assert load({"CLAUDE_PEERS_PORT": "5"}).discovery_target == ("255.255.255.255", 6)
+    told = {"CLAUDE_PEERS_DISCOVERY_ADDRESS": "127.0.0.1:9"}
+    assert load(told).discovery_target == ("127.0.0.1", 9)
+
+
+def test_the_fleets_secret_is_not_shown():
+    assert "s3cret" not in repr(load({"AGENTMESH_FLEET_SECRET": "s3cret"}))

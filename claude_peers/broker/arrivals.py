@@ -4,22 +4,25 @@ import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from claude_peers.core.models import PeerId
+from claude_peers.core.models import Caller, PeerId
 
 
-class Arrivals(dict[PeerId, set["asyncio.Future[None]"]]):
+class Arrivals(dict[PeerId, dict["asyncio.Future[None]", Caller | None]]):
     """The futures of those that wait; a mailbox for which nobody waits is not in it."""
 
     @contextmanager
-    def of(self, owner: PeerId) -> Iterator["asyncio.Future[None]"]:
-        """Give a future that is done once a message has come for a peer."""
+    def of(self, owner: PeerId, caller: Caller | None = None) -> Iterator["asyncio.Future[None]"]:
+        """Give a future that is done once a message has come for a peer.
+
+        It is cancelled if the `caller` who waits has gone (see `gone`).
+        """
         arrival = asyncio.get_running_loop().create_future()
-        waiting = self.setdefault(owner, set())
-        waiting.add(arrival)
+        waiting = self.setdefault(owner, {})
+        waiting[arrival] = caller
         try:
             yield arrival
         finally:
-            waiting.discard(arrival)
+            waiting.pop(arrival)
             if not waiting:
                 self.pop(owner, None)
 
@@ -28,6 +31,13 @@ class Arrivals(dict[PeerId, set["asyncio.Future[None]"]]):
         for arrival in self.get(owner, ()):
             if not arrival.done():
                 arrival.set_result(None)
+
+    def gone(self, caller: Caller) -> None:
+        """Let a caller wait no longer, whose connection has ended."""
+        for waiting in self.values():
+            for arrival, waits in waiting.items():
+                if waits is caller:
+                    arrival.cancel()
 
     def stop(self) -> None:
         """Let nobody wait any longer: this broker hands over."""

@@ -4,8 +4,9 @@ A broadcast becomes one ordinary message for each recipient, all of them in one 
 receipts, order, limits and the ledger hold as for any message.
 """
 
+import logging
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from claude_peers.broker.context import Context
 from claude_peers.broker.mail import Mail
@@ -18,12 +19,17 @@ from claude_peers.core.errors import (
     ClaudePeersError,
     LoopGuardError,
     RateLimitedError,
+    TooManyTopicsError,
 )
 from claude_peers.core.limits import TOPIC, check_text, cost
-from claude_peers.core.models import Caller, Draft, Message, Peer, Receipt, Retained
+from claude_peers.core.models import Caller, Draft, Message, Peer, Receipt, Retained, Trust
+from claude_peers.core.profile import granted
 from claude_peers.core.text import one_line
 from claude_peers.core.topics import check_topic
+from claude_peers.core.wills import Will
 from claude_peers.wire.topics import BroadcastRequest
+
+log = logging.getLogger(__name__)
 
 Refused = list[tuple[Peer, ClaudePeersError]]
 
@@ -111,6 +117,25 @@ class Broadcasts:
             copies=copies, refused=refused, unconfirmed=[], duplicate=duplicate and bool(copies)
         )
 
+    async def publish_will(self, peer: Peer, will: Will) -> None:
+        """Publish what a peer that is lost left behind, as from itself.
+
+        A value that cannot be kept is published all the same: nobody is there to be told.
+        """
+        request = BroadcastRequest(
+            text=will.text, from_id=peer.id, topic=will.topic, retain=will.retain
+        )
+        try:
+            self._topics.last_values.check(request)
+        except TooManyTopicsError as error:
+            log.warning("the last will of %s is not kept: %s", peer.id, error)
+            request = replace(request, retain=False)
+        verified = peer.trust is not Trust.OPEN
+        author = _Author(from_id=peer.id, verified=verified, source=peer.id, place=Place())
+        drafts = self._drafts(request, author, self._reached(request, author))
+        drafts = [replace(each, qos=will.qos) for each in drafts]
+        await self._topics.publish(drafts, keep=self._kept(request, author), will=will)
+
     def _author(self, caller: Caller, request: BroadcastRequest) -> _Author:
         context = self._context
         sender = context.mine(caller, request.from_id)
@@ -172,18 +197,19 @@ class Broadcasts:
         self, request: BroadcastRequest, author: _Author, peers: Iterable[Peer]
     ) -> list[Draft]:
         context, key = self._context, request.dedupe_key
-        ends, at, label = context.clock.wall() + _lives(request), context.at(), _label(request)
+        wall, at, label = context.clock.wall(), context.at(), _label(request)
         return [
             Draft(
                 from_id=author.from_id,
                 to_id=peer.id,
                 text=request.text,
                 sent_at=at,
-                expires_at=ends,
+                expires_at=wall + lifetime(peer.profile.ttl(request.ttl_ms), TOPIC_TTL),
                 verified=author.verified,
                 dedupe_key=key and f"{key} to {peer.id} of {label}",
                 held=author.from_id in peer.muted,
                 topic=label,
+                qos=granted(request.qos, peer.profile.default_qos),
             )
             for peer in peers
         ]
@@ -191,7 +217,7 @@ class Broadcasts:
     def _kept(self, request: BroadcastRequest, author: _Author) -> Retained | None:
         if not request.retain or request.topic is None:
             return None
-        lives = _lives(request) if request.ttl_ms else None
+        lives = lifetime(request.ttl_ms / 1000.0) if request.ttl_ms else None
         return Retained(
             topic=request.topic,
             from_id=author.from_id,
@@ -200,10 +226,6 @@ class Broadcasts:
             verified=author.verified,
             expires_at=lives and self._context.clock.wall() + lives,
         )
-
-
-def _lives(request: BroadcastRequest) -> float:
-    return lifetime(request.ttl_ms and request.ttl_ms / 1000.0, TOPIC_TTL)
 
 
 def _label(request: BroadcastRequest) -> str:

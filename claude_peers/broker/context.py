@@ -8,10 +8,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 from claude_peers.broker.lapses import Lapses
-from claude_peers.broker.leases import Leases
+from claude_peers.broker.leases import ACK_WITHIN, Leases
 from claude_peers.broker.ports import Clock, Here, Store, Transport
 from claude_peers.broker.roster import Roster
-from claude_peers.core import access, discovery, identity
+from claude_peers.core import access, discovery, identity, liveness
 from claude_peers.core.delivery import Event
 from claude_peers.core.errors import ClaudePeersError, NotYourPeerError, PeerNotFoundError
 from claude_peers.core.limits import Limits
@@ -28,6 +28,15 @@ class Options:
     require_token: bool = False
     share: bool = False
     """Whether other machines see all of this one's peers."""
+    fleet_secret: bytes = field(default=b"", repr=False)
+    """What messages are signed with for agentmesh's clients, if there is one."""
+    fleet_id: str | None = None
+    """The fleet of peers that name none."""
+    broker_id: str = ""
+    ack_within: float = ACK_WITHIN
+    """Seconds to acknowledge a hand-out."""
+    silence: float = liveness.SILENCE
+    """Seconds without a sign of life after which a peer without a known process is gone."""
 
 
 class Context:
@@ -144,6 +153,7 @@ class Context:
         now = self.clock.monotonic()
         try:
             await self.store.move(owner, ids, Event.RETURN, now=self.clock.wall(), via=why)
+            self.transport.look_again(owner)
         except ClaudePeersError:
             self.leases.begin(owner, list(ids), deadline=now)  # the next round tries again
             raise

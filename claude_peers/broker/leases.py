@@ -15,12 +15,19 @@ ACK_WITHIN = 60.0
 
 @dataclass(slots=True, eq=False)
 class Handout:
-    """One answer's messages; `written` once every byte of the answer was handed over."""
+    """One answer's messages; `written` once every byte of the answer was handed over.
+
+    Attributes:
+        closed: it is settled or given up as a whole.
+        once: those of them that are done once they were written.
+    """
 
     owner: PeerId
     ids: set[int]
     deadline: float | None = None
     written: bool = False
+    closed: bool = False
+    once: list[int] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -68,6 +75,7 @@ class Leases:
     def _close(self, handouts: list[Handout]) -> tuple[int, ...]:
         ids: set[int] = set()
         for handout in handouts:
+            handout.closed = True
             unsettled = self._open.get(handout.owner, [])
             if handout not in unsettled:  # closed before: its messages may be in other hands
                 continue

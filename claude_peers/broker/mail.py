@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from claude_peers.broker.arrivals import Arrivals
 from claude_peers.broker.context import Context
-from claude_peers.broker.leases import ACK_WITHIN, Handout
+from claude_peers.broker.leases import Handout
 from claude_peers.broker.peers import Peers
 from claude_peers.broker.ports import Claim
 from claude_peers.broker.rates import Exchanges, Rates
@@ -31,6 +31,7 @@ from claude_peers.core.models import (
     State,
     Story,
 )
+from claude_peers.core.profile import AT_MOST_ONCE, granted
 from claude_peers.wire.records import PollRequest, SendMessageRequest
 
 log = logging.getLogger(__name__)
@@ -99,7 +100,7 @@ class Mail:
         from_id = request.from_id if sender else access.signed_as(caller, request.from_id)
         recipient = context.resolve(request.to_id, caller)
         check_text(request.text)
-        lives = lifetime(request.ttl_ms and request.ttl_ms / 1000.0)
+        lives = lifetime(recipient.profile.ttl(request.ttl_ms))
         waits = patience(request.answer_within_ms and request.answer_within_ms / 1000.0, lives)
         asks = request.intent == Intent.REQUEST and sender is not None
         draft = Draft(
@@ -115,6 +116,7 @@ class Mail:
             to_name=recipient.name if request.to_id != recipient.id else None,
             held=from_id in recipient.muted,
             owed_at=wall + waits if asks else None,
+            qos=granted(request.qos, recipient.profile.default_qos),
         )
         try:
             self._admit(draft, caller.source if sender is None else sender.id)
@@ -208,23 +210,33 @@ class Mail:
         seen = () if request.ack_supported else context.leases.arrived(owner)
         claim = Claim(seen=seen, exclude=request.exclude, limit=request.limit)
         try:
-            messages = await self._hand_out(owner, claim, wait=request.wait_s)
+            wait = max(request.wait_s, request.wait_ms / 1000.0)
+            messages = await self._hand_out(caller, owner, claim, wait=wait)
         except ClaudePeersError:
             context.leases.begin(owner, list(seen)).written = True  # the next poll settles them
             raise
-        deadline = context.clock.monotonic() + ACK_WITHIN if request.ack_supported else None
-        ids = [message.id for message in messages]
-        return messages, context.leases.begin(owner, ids, deadline=deadline)
+        within = context.options.ack_within if request.ack_supported else None
+        deadline = within and context.clock.monotonic() + within
+        handout = context.leases.begin(owner, [each.id for each in messages], deadline=deadline)
+        handout.once = [each.id for each in messages if each.qos == AT_MOST_ONCE]
+        return messages, handout
 
-    async def _hand_out(self, owner: PeerId, claim: Claim, *, wait: float) -> list[Message]:
-        """Hand out what there is, or wait for the first message that comes."""
+    async def _hand_out(
+        self, caller: Caller, owner: PeerId, claim: Claim, *, wait: float
+    ) -> list[Message]:
+        """Hand out what there is, or wait for the first message that comes.
+
+        Whoever has gone meanwhile is handed nothing.
+        """
         store, clock = self._context.store, self._context.clock
         if not wait > 0:
             return await store.hand_out(owner, claim, now=clock.wall())
-        with self.arrivals.of(owner) as arrival:
+        with self.arrivals.of(owner, caller) as arrival:
             if messages := await store.hand_out(owner, claim, now=clock.wall()):
                 return messages
             await asyncio.wait((arrival,), timeout=min(wait, LONGEST_WAIT))
+            if arrival.cancelled():
+                return []
             later = Claim(exclude=claim.exclude, limit=claim.limit, via=claim.via)
             return await store.hand_out(owner, later, now=clock.wall())
 
@@ -234,6 +246,14 @@ class Mail:
         if not whole:
             ids = self._context.leases.drop(handout)
             self._context.give_back(handout.owner, ids, "the connection broke")
+        elif handout.once:
+            self._context.in_background(self._done(handout.owner, handout.once))
+
+    async def _done(self, owner: PeerId, ids: list[int]) -> None:
+        """Take the hand-out of messages as all that their senders asked for."""
+        now = self._context.clock.wall()
+        moved = await self._context.store.move(owner, ids, Event.SEE, now=now, via="handed out")
+        self._context.leases.acknowledge(owner, tuple(moved))
 
     async def peek(self, caller: Caller, peer_id: str) -> list[Message]:
         """Return unread mail without any effect on it."""
@@ -251,6 +271,7 @@ class Mail:
         beside = event is Event.SEE and context.roster.attached(caller.token_hash, owner)
         moved = await context.store.move(owner, ids, event, now=context.clock.wall(), via=via)
         context.leases.acknowledge(owner, tuple(moved))
+        context.transport.look_again(owner)
         if beside and moved:
             context.transport.settled(owner, moved)
         return moved

@@ -8,6 +8,7 @@ from typing import Any
 
 from claude_peers.broker import registration
 from claude_peers.broker.context import Context
+from claude_peers.broker.wills import Wills, will_of
 from claude_peers.core import discovery, identity, liveness
 from claude_peers.core.errors import (
     BadRequestError,
@@ -16,7 +17,8 @@ from claude_peers.core.errors import (
     SecretRequiredError,
 )
 from claude_peers.core.limits import KEYS, NAME, SUMMARY
-from claude_peers.core.models import Caller, Message, Peer, Presence
+from claude_peers.core.models import Caller, Message, Peer, PeerId, Presence
+from claude_peers.core.profile import WEBHOOK, Wanted, transport
 from claude_peers.core.sharing import as_seen_from
 from claude_peers.core.text import one_line
 from claude_peers.wire.records import ListPeersRequest, RegisterRequest
@@ -41,11 +43,13 @@ class Peers:
 
     Attributes:
         gone: told about each peer that is not there any more.
+        wills: what is published when one is lost.
         offer: told about mail that a peer may have from now on.
     """
 
     def __init__(self, context: Context) -> None:
         self.gone: Told
+        self.wills: Wills
         self.offer: Callable[[Message], None]
         self._context = context
         self._roster = context.roster
@@ -53,6 +57,8 @@ class Peers:
     async def register(self, caller: Caller, request: RegisterRequest) -> registration.Registration:
         """Let a peer in, or in again."""
         context = self._context
+        if request.lwt is not None and request.lwt.topic:
+            will_of(PeerId(""), request.lwt)  # before anything is done for a request that is none
         holders = [p for p in self._unlinked() if identity.shares_key(request.keys, p)]
         if holders:  # one of them may have died unnoticed, and its mailbox be the newcomer's
             await self.sweep(holders)
@@ -62,6 +68,7 @@ class Peers:
             required=context.options.require_token,
             linked=context.transport.reaches,
             share=context.options.share,
+            fleet_id=context.options.fleet_id,
         )
         joined = registration.register(self._roster, caller, request, terms)
         if joined.secondary:
@@ -74,6 +81,7 @@ class Peers:
         if joined.replaced is not None:
             await self._left(joined.replaced)
         await self._inherit(joined.peer)
+        await self.wills.came(joined.peer, request.lwt)
         context.heard_of(joined.peer.id)
         return joined
 
@@ -90,6 +98,7 @@ class Peers:
         self._context.heard_of(peer_id)
         if again := registration.come_back(self._roster, caller, peer_id):
             await self._roster.put(again)
+            await self.wills.came(again, None)
 
     async def set_summary(self, caller: Caller, peer_id: str, summary: str) -> None:
         """Change what a peer says about itself."""
@@ -180,15 +189,29 @@ class Peers:
             machine=machine,
         )
         at, reaches = self._context.at(), self._context.transport.reaches
+        wanted = Wanted(
+            agent_type=request.agent_type,
+            capabilities=request.capabilities,
+            fleet_id=request.fleet_id,
+            device_id=request.device_id,
+        )
         return [
             as_seen_from(replace(peer, last_seen=at) if reaches(peer.id) else peer, machine)
             for peer in found
             if peer.id != request.exclude_id
+            and wanted.is_met(peer.client, peer.profile)
+            and (self.online(peer) or not request.online_only)
         ]
+
+    def online(self, peer: Peer) -> bool:
+        """Whether a peer has a connection; that its mail is posted somewhere is none."""
+        return transport(peer.route) != WEBHOOK and self._context.transport.reaches(peer.id)
 
     async def evict(self, machine: str) -> int:
         """Let go of the peers of a machine that may come no more; return how many there were."""
         found = [peer for peer in self._roster.present() if peer.machine == machine]
+        for peer in found:
+            await self.wills.left(peer.id)
         await self._let_go(found, "its machine was revoked")
         return len(found)
 
@@ -208,6 +231,7 @@ class Peers:
             alive=context.here.alive,
             linked=context.transport.reaches,
             silent_for=lambda each: self._roster.silent_for(each, now=context.clock.monotonic()),
+            silence=context.options.silence,
         )
         await self._let_go(lost, "its reader is gone")
 
@@ -220,6 +244,7 @@ class Peers:
         await self._roster.put(*gone)
         for peer in gone:
             self._tell_gone(peer)
+            context.in_background(self.wills.lost(peer))
 
     def _forwarded(
         self, joined: registration.Registration, earlier: Peer
@@ -234,6 +259,7 @@ class Peers:
         context = self._context
         if peer.keys:
             context.give_back(peer.id, context.leases.drop_all(peer.id), "its reader has left")
+        await self.wills.left(peer.id)
         gone = registration.gone(peer, left=True, at=context.at())
         await self._roster.put(gone)
         self._tell_gone(gone)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from claude_peers.broker.webhook_store import WebhookStore
 from claude_peers.core.delivery import Event
 from claude_peers.core.errors import MailboxFullError
 from claude_peers.core.limits import Limits
@@ -22,6 +23,7 @@ from claude_peers.core.models import (
     Retained,
     Story,
 )
+from claude_peers.core.wills import Will
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +53,7 @@ class Claim:
     via: str = "poll"
 
 
-class Store(Protocol):
+class Store(WebhookStore, Protocol):
     """Durable state: peers, messages, other machines and who leads.
 
     Every method is one transaction: it has happened, durably, when it returns, or not at all
@@ -118,6 +120,30 @@ class Store(Protocol):
         A full mailbox refuses its own draft only; any other refusal refuses all. `keep` becomes
         its topic's last value, and with an empty text is the end of that.
         """
+        ...
+
+    async def wills(self) -> list[Will]:
+        """Return every last will; those of a peer that is forgotten go with it."""
+        ...
+
+    async def save_will(self, will: Will) -> None:
+        """Insert or replace a peer's last will."""
+        ...
+
+    async def drop_will(self, peer_id: PeerId) -> None:
+        """Forget a peer's last will."""
+        ...
+
+    async def publish_will(
+        self,
+        will: Will,
+        drafts: Sequence[Draft],
+        limits: Limits,
+        *,
+        now: float,
+        keep: Retained | None,
+    ) -> list[Receipt | MailboxFullError]:
+        """Disarm a will and accept its drafts, as `publish` does; neither if it was not armed."""
         ...
 
     async def accept(self, draft: Draft, limits: Limits, *, now: float) -> Receipt:
@@ -261,6 +287,10 @@ class Transport(Protocol):
 
     def settled(self, peer_id: PeerId, ids: list[int]) -> None:
         """Tell the peer's own connection that these have been read; never blocks, never raises."""
+        ...
+
+    def look_again(self, peer_id: PeerId) -> None:
+        """Tell that a peer may be handed more: mail came back, or was settled; never blocks."""
         ...
 
     def dismiss(self, peer_id: PeerId) -> None:

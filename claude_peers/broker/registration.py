@@ -11,6 +11,7 @@ from claude_peers.core import access, identity, liveness
 from claude_peers.core.errors import NotYourPeerError
 from claude_peers.core.limits import KEYS, NAME, PATH, SUMMARY
 from claude_peers.core.models import Caller, Peer, PeerId, Presence, Process, Trust
+from claude_peers.core.profile import Profile, granted, group, words
 from claude_peers.core.text import one_line
 from claude_peers.wire.quirks import client_name
 from claude_peers.wire.records import RegisterRequest
@@ -48,6 +49,7 @@ class Terms:
         required: whether only the token class is let in.
         linked: whether a peer has a live connection, so that nobody else can be it.
         share: whether other machines see all of this one's peers.
+        fleet_id: the fleet of peers that name none.
     """
 
     here: Here
@@ -55,6 +57,7 @@ class Terms:
     required: bool
     linked: Callable[[PeerId], bool]
     share: bool = False
+    fleet_id: str | None = None
 
 
 def register(
@@ -141,11 +144,26 @@ def _let_in(
         muted=known.muted if known else (),
         machine=caller.machine,
         shared=request.share == "full" or (terms.share and not caller.machine),
+        profile=_profile(request, terms),
         registered_at=known.registered_at if known else at,
         last_seen=at,
     )
     changed = known is None or replace(known, last_seen=at) != peer
     return Registration(peer, token, changed, twin)
+
+
+def _profile(request: RegisterRequest, terms: Terms) -> Profile:
+    """Return what a peer tells about itself; our own clients tell `client`, agentmesh's do not."""
+    told = (request.agent_type, request.agent_name, request.capabilities, request.fleet_id)
+    return Profile(
+        agentmesh=request.client is None and any(told),
+        agent_name=one_line(request.agent_name or "", NAME),
+        capabilities=words(request.capabilities),
+        fleet_id=group(request.fleet_id) or terms.fleet_id,
+        device_id=group(request.device_id),
+        default_qos=granted(request.default_qos),
+        default_ttl_ms=request.default_ttl_ms,
+    )
 
 
 def _is_proven(caller: Caller, request: RegisterRequest) -> bool:

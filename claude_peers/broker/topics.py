@@ -20,6 +20,7 @@ from claude_peers.core.errors import (
 from claude_peers.core.limits import SUBSCRIPTIONS
 from claude_peers.core.models import Caller, Draft, Peer, PeerId, Presence, Receipt, Retained
 from claude_peers.core.topics import Subscriptions, check_pattern
+from claude_peers.core.wills import Will
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,16 +123,19 @@ class Topics:
         return [peer for peer in known if peer and peer.presence is not Presence.DEPARTED]
 
     async def publish(
-        self, drafts: Sequence[Draft], *, keep: Retained | None = None
+        self, drafts: Sequence[Draft], *, keep: Retained | None = None, will: Will | None = None
     ) -> list[Receipt | MailboxFullError]:
-        """Store what is published, as `Store.publish` does, and offer it."""
+        """Store what is published, as `Store.publish` does, and offer it; `will` is armed."""
         context, values = self._context, self.last_values
         earlier = None if keep is None else values.get(keep.topic)
         if keep is not None:
             values.put(keep)
         now, limits = context.clock.wall(), context.options.limits
         try:
-            results = await context.store.publish(drafts, limits, now=now, keep=keep)
+            if will is None:
+                results = await context.store.publish(drafts, limits, now=now, keep=keep)
+            else:
+                results = await context.store.publish_will(will, drafts, limits, now=now, keep=keep)
         except ClaudePeersError:
             if keep is not None and values.get(keep.topic) is (keep if keep.text else None):
                 values.put(earlier or replace(keep, text=""))

@@ -6,6 +6,7 @@ from claude_peers.core.errors import ClaudePeersError
 
 NOT_LEADER = "not_leader"
 """Code of the answer that means: ask the next broker."""
+_UNKNOWN = (404, {"error": "not found"})  # claude-peers-mcp broker.ts; ours says more
 
 
 class RefusedError(ClaudePeersError):
@@ -31,12 +32,28 @@ class RefusedError(ClaudePeersError):
         self.body = told
 
 
+class NotOfferedError(RefusedError):
+    """The broker is another implementation's and does not have what was asked for."""
+
+    def __init__(self, operation: str, status: int, body: Any) -> None:
+        told = {
+            "error": f"The broker is another implementation's: it knows no {operation}",
+            "remedy": "End it where it was started; then the next session of claude-peers leads.",
+            "code": "not_offered",
+        }
+        super().__init__(operation, status, told)
+        self.body = body
+
+
 def checked(operation: str, status: int, body: Any) -> Any:
     """Return an answer's body.
 
     Raises:
+        NotOfferedError: another implementation's broker does not know the operation.
         RefusedError: it is a refusal, by status or by `"ok": false`.
     """
+    if (status, body) == _UNKNOWN:
+        raise NotOfferedError(operation, status, body)
     if status != 200 or (isinstance(body, dict) and body.get("ok") is False):  # noqa: PLR2004 - HTTP's OK
         raise RefusedError(operation, status, body)
     return body

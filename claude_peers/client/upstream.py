@@ -1,7 +1,8 @@
 """A session's way to an upstream broker: the same Link, over plain polling HTTP.
 
-An upstream broker consumes on poll. So what a poll returned is passed on at once, for the client
-to hold until the agent has seen it, and our own requests about mail need no answer from there.
+Upstream is claude-peers-mcp, and agentmesh, which has topics as well. Both consume on poll. So what
+a poll returned is passed on at once, for the client to hold until the agent has seen it, and our
+own requests about mail need no answer from there.
 """
 
 import asyncio
@@ -25,6 +26,8 @@ _FIELDS = {
     "/register": ("pid", "cwd", "git_root", "tty", "summary"),
     "/send-message": ("from_id", "to_id", "text"),
 }
+_TAKEN = ("from_id", "to_id", "text", "sent_at", "topic")
+"""What a message says; agentmesh's `expires_at` and `qos` are not what ours mean by them."""
 
 
 class UpstreamLink:
@@ -116,4 +119,5 @@ class UpstreamLink:
         for message in answer.get("messages", ()) if isinstance(answer, dict) else ():
             if isinstance(message, dict) and isinstance(message.get("id"), int):
                 number = message["id"]
-                self.pushed(message | {"id": -number, "uid": f"upstream-{number}"}, None)
+                known = {name: message[name] for name in _TAKEN if message.get(name) is not None}
+                self.pushed(known | {"id": -number, "uid": f"upstream-{number}"}, None)

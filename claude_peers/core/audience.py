@@ -14,6 +14,8 @@ UNCONFIRMED = 5
 """Recipients of a scope that are reached without having been told beforehand."""
 _SCOPES = {"machine": "machine", "repo": "repo", "dir": "directory", "directory": "directory"}
 
+_GROUPS = {"fleet": "fleet_id", "device": "device_id"}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
@@ -31,7 +33,7 @@ def of_scope(scope: str, peers: Collection[Peer], place: Place) -> list[Peer]:
     Args:
         scope: `@machine`, `@repo`, `@dir`, or `@` and a name, in which `*` and `?` stand for any
             characters and any one; the first three also without `@`, as other implementations
-            have them.
+            have them. `@fleet:` and `@device:` with a name mean who told that it is there.
         peers: whom to choose from.
         place: where the sender is.
 
@@ -44,18 +46,25 @@ def of_scope(scope: str, peers: Collection[Peer], place: Place) -> list[Peer]:
         return discovery.visible(
             near, known, cwd=place.cwd, root=place.root, repo=place.repo, machine=place.machine
         )
+    kind, _, group = word.partition(":")
+    if kind in _GROUPS and group and word != scope:
+        return [peer for peer in peers if getattr(peer.profile, _GROUPS[kind]) == group]
     if not word or word == scope:
         raise BadRequestError(
             f"{one_line(scope, NAME)!r} is no scope",
-            "Use @machine, @repo, @dir, or @ and a name such as @api-*.",
+            "Use @machine, @repo, @dir, @fleet:NAME, @device:NAME, or @ and a name such as @api-*.",
         )
     return [peer for peer in peers if fnmatchcase(peer.name, word.lower())]
 
 
 def of_workspace(workspace: str, peers: Collection[Peer], place: Place) -> list[Peer]:
-    """Return the peers on the sender's machine whose work tree or directory is called so."""
+    """Return the peers on the sender's machine whose work tree or directory is called so.
+
+    An empty name means the sender's own; who is nowhere has none.
+    """
+    wanted = workspace or place.root or place.cwd or ""
     near = [peer for peer in peers if peer.machine == place.machine]
-    return [peer for peer in near if workspace in _called(peer.git_root or peer.cwd)]
+    return [each for each in near if wanted and wanted in _called(each.git_root or each.cwd)]
 
 
 def _called(path: str) -> tuple[str, str]:

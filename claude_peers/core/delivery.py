@@ -7,7 +7,8 @@ Rules:
     3. A muted sender's messages are *held*: accepted, and offered only once they are admitted.
     4. Only evidence ends it: its text was in a tool result that was written whole, it was
        acknowledged, or it was answered. Evidence may arrive in any unread state, also after a
-       take-over has put the message back to *queued*.
+       take-over has put the message back to *queued*. A sender may ask for less (`qos` 0): then
+       it is enough that it was written whole to a stream whose client acknowledges the others.
     5. What was handed out twenty times without evidence is not handed out again: it is dead.
     6. The last value of a topic, given to who has just subscribed, never becomes a dead letter:
        where another message would be dead, it is forgotten.

@@ -267,3 +267,17 @@ class NoBrokerError(ClaudePeersError):
 
 class IllegalTransitionError(Exception):
     """A state machine was driven along an edge it does not have: a bug, never caught."""
+
+
+class NoFleetSecretError(ClaudePeersError):
+    """Messages are not signed here."""
+
+    code = "no_fleet_secret"
+    http_status = 409
+    business = True
+
+    def __init__(self) -> None:
+        super().__init__(
+            "Signing not configured on this broker",
+            "Set CLAUDE_PEERS_FLEET_SECRET wherever claude-peers is started on this machine.",
+        )

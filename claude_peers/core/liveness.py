@@ -17,6 +17,7 @@ def gone(
     alive: Callable[[Process], bool],
     linked: Callable[[PeerId], bool],
     silent_for: Callable[[PeerId], float],
+    silence: float = SILENCE,
 ) -> list[Peer]:
     """Return the present peers that are present no longer.
 
@@ -26,13 +27,14 @@ def gone(
         alive: whether a process of this machine still runs (another user's counts as running).
         linked: whether a peer has a live connection, which is proof enough.
         silent_for: seconds since a peer's last sign of life.
+        silence: how many of them are too many.
     """
     lost = []
     for peer in peers:
         if peer.presence is not Presence.PRESENT or linked(peer.id):
             continue
         if peer.process is None:
-            if silent_for(peer.id) > SILENCE:
+            if silent_for(peer.id) > silence:
                 lost.append(peer)
         elif peer.boot != boot or not alive(peer.process):
             lost.append(peer)

@@ -4,6 +4,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NewType, Protocol
 
+from claude_peers.core.profile import NOTHING_TOLD, Profile
+
 PeerId = NewType("PeerId", str)
 SYSTEM = "claude-peers"
 """From whom a notice of the broker itself comes."""
@@ -78,13 +80,13 @@ class Peer:
     Attributes:
         keys: hashed identity keys, strongest first; a successor with one of them may adopt
             the mailbox (see `core.identity`).
-        former: names it had, each with the time (seconds since the epoch) until which it
-            answers to them.
+        former: names it had, each with the time (seconds since the epoch) until it answers to it.
         muted: ids of senders whose messages it does not want to be offered.
         activity: whether its agent is `idle` or `busy`, "" where nobody can tell; not stored.
         boot: the machine's boot id, so that a pid of before the last reboot is known as dead.
         machine: the joined machine that it is on, "" for this one.
         shared: whether peers on other machines see all of it (`core.sharing`).
+        profile: what it tells about itself in agentmesh's words.
         registered_at, last_seen: ISO 8601, UTC, milliseconds, as upstream sends them.
     """
 
@@ -110,6 +112,7 @@ class Peer:
     activity: str = ""
     machine: str = ""
     shared: bool = False
+    profile: Profile = NOTHING_TOLD
     registered_at: str = ""
     last_seen: str = ""
 
@@ -127,6 +130,7 @@ class Draft:
         notice_of: the request about which this tells; it is accepted once, while one is owed.
         topic: what it was published to, if it was.
         retained: it is the topic's last value, given to who has just subscribed.
+        qos: 0 is done once written to a stream, 1 once acknowledged (`core.delivery`).
     """
 
     from_id: str
@@ -144,6 +148,7 @@ class Draft:
     notice_of: int | None = None
     topic: str | None = None
     retained: bool = False
+    qos: int = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,7 +163,7 @@ class Message:
         hops: how many messages it is away from that one.
         inherited: it was meant for an earlier holder of the recipient's name.
         reason: why it is dead.
-        topic, retained: see `Draft`.
+        topic, retained, qos: see `Draft`.
     """
 
     id: int
@@ -181,6 +186,7 @@ class Message:
     reason: str | None = None
     topic: str | None = None
     retained: bool = False
+    qos: int = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

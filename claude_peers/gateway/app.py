@@ -10,10 +10,10 @@ from claude_peers.broker.broker import Broker
 from claude_peers.broker.operations import OPERATIONS
 from claude_peers.broker.operations.registry import Answer, Operation
 from claude_peers.core.errors import ClaudePeersError, FencedError
-from claude_peers.gateway import errors, guard
+from claude_peers.gateway import errors, guard, hooks, upgrades
 from claude_peers.gateway.caller import ConnectionCaller, RemoteCaller
 from claude_peers.gateway.framing import Head
-from claude_peers.wire import codec, frames, proof
+from claude_peers.wire import codec, proof, quirks
 
 log = logging.getLogger(__name__)
 
@@ -22,6 +22,9 @@ TEXT = "text/plain;charset=utf-8"
 Caller = ConnectionCaller | RemoteCaller
 MCP_PATH = "/mcp"
 """Where MCP clients that speak HTTP come (`gateway.mcp`)."""
+CARD_PATH = "/agent-card"
+CARD_PATHS = (CARD_PATH, "/agent-cards", "/.well-known/agent.json", "/.well-known/agent-card.json")
+"""Where agentmesh and A2A look for agent cards (`gateway.cards`)."""
 _BY_PATH = {operation.path: operation for operation in OPERATIONS}
 _HTTP_ERROR = 500
 
@@ -64,9 +67,11 @@ class App:
             "/status": lambda caller: (JSON, codec.dumps(self._whole_status(caller))),
             "/openapi.json": lambda _caller: (JSON, _document()),
         }
+        self._get |= {path: self._cards(path) for path in CARD_PATHS}
         self._methods: dict[str, tuple[str, ...]] = dict.fromkeys(_BY_PATH, ("POST",))
         self._methods |= dict.fromkeys(self._get, ("GET", "HEAD"))
         self._methods[MCP_PATH] = ("POST",)
+        self._methods |= dict.fromkeys((upgrades.WS_PATH, upgrades.EVENTS_PATH), ("GET",))
 
     def admit(self, caller: Caller, head: Head) -> None:
         """Let a request's body be read.
@@ -77,10 +82,17 @@ class App:
             FencedError: there is another broker to ask.
         """
         caller.present(head)
-        known = self.broker.roster.by_token(caller.token_hash) is not None
+        hook = hooks.is_hook(head)
+        if hook:
+            known = hooks.admitted(self.broker, head, caller.token_hash) is not None
+        else:
+            known = self.broker.roster.by_token(caller.token_hash) is not None
         facts = caller.facts_for(token_known=known, token_matters=head.path != "/register")
-        methods = self._methods.get(head.path, guard.METHODS)
-        guard.check(head, replace(facts, methods=methods, needs_token=head.path == MCP_PATH))
+        methods = ("POST",) if hook else self._methods.get(head.path, guard.METHODS)
+        if upgrades.wants_websocket(head):
+            methods = ("GET",)
+        facts = replace(facts, methods=methods, any_type=hook)
+        guard.check(head, replace(facts, needs_token=hook or head.path == MCP_PATH))
         if head.path == "/register" and not known:
             caller.token_hash = None
         self._check_open()
@@ -118,15 +130,20 @@ class App:
         self._check_open()
         caller.received(body)
         if head.method != "POST":
-            content = self._get.get(head.path)
-            if content is None:
+            if head.path.startswith(CARD_PATH + "/"):
+                content_type, told = self._cards(head.path)(caller)
+            elif (content := self._get.get(head.path)) is not None:
+                content_type, told = content(caller)
+            else:
                 raise _unknown_path(get=True)
-            content_type, told = content(caller)
             return Response(
                 status=200, body=told, content_type=content_type, headers=self._proof(caller, head)
             )
         if head.path == MCP_PATH and self.mcp is not None:
             return await self.mcp(caller, head, body)
+        if hooks.is_hook(head):
+            told = await hooks.publish(self.broker, caller.token_hash, head, body)
+            return Response(status=202, body=told)
         operation = _operation(head.path)
         result = await operation(self.broker, caller, codec.load_object(body))
         if isinstance(result, Answer):
@@ -139,7 +156,7 @@ class App:
             and error.business
             and path in errors.REFUSED_WITH_200
         ):
-            return 200, errors.business_refusal(error)
+            return 200, quirks.refused(path, errors.business_refusal(error))
         status, told = errors.response_for(error)
         if status >= _HTTP_ERROR and not isinstance(error, ClaudePeersError):
             log.error("%s failed", path, exc_info=error)
@@ -158,16 +175,30 @@ class App:
             (proof.CHALLENGE_HEADER, caller.challenge),
         )
 
+    def _cards(self, path: str) -> Callable[[Caller], tuple[str, bytes]]:
+        def told(caller: Caller) -> tuple[str, bytes]:
+            from claude_peers.gateway import cards  # as the document is
+
+            return JSON, codec.dumps(cards.page(self.broker, caller, path))
+
+        return told
+
     def _whole_status(self, caller: Caller) -> dict[str, Any]:
         """Return what the node does as well; its processes are this machine's own business."""
         return self._health() | (self._status() if not caller.machine else {})
 
     def _health(self) -> dict[str, Any]:
+        present, options = self.broker.roster.present(), self.broker.options
         return {
             "status": "ok",
-            "peers": len(self.broker.roster.present()),
+            "peers": len(present),
             "version": f"claude-peers/{__version__}",
             "epoch": self.broker.epoch,
+            "agents": len(present),
+            "ws_connections": sum(map(self.broker.peers.online, present)),
+            "fleet_id": options.fleet_id,
+            "signing": bool(options.fleet_secret),
+            "rate_limit_rpm": options.limits.per_minute or None,
         }
 
 
@@ -186,25 +217,10 @@ def _operation(path: str) -> Operation:
 
 def _unknown_path(*, get: bool = False) -> errors.Refusal:
     if get:
-        remedy = "GET serves /, /health, /status and /openapi.json; everything else is a POST."
+        remedy = (
+            "GET serves /, /health, /status, /openapi.json, /agent-cards, /events and /ws; all "
+            "else is a POST."
+        )
     else:
         remedy = f"The requests are {', '.join(sorted(_BY_PATH))}."
     return errors.Refusal(404, "not_found", fact="not found", remedy=remedy)
-
-
-def upgrade_refusal(head: Head) -> errors.Refusal | None:
-    """Return why a request for the live connection is none, or None if it is one."""
-    named = [each.strip().lower() for each in head.headers.get("connection", "").split(",")]
-    wanted = head.headers.get("upgrade", "").lower() == frames.PROTOCOL and "upgrade" in named
-    if wanted and head.method == "GET" and head.version == "1.1" and not head.content_length:
-        return None
-    return errors.Refusal(
-        426,
-        "upgrade_required",
-        fact="The live connection is an upgrade",
-        remedy=(
-            f"Send GET {frames.LIVE_PATH} with Connection: Upgrade, "
-            f"Upgrade: {frames.PROTOCOL} and no body."
-        ),
-        headers=(("Upgrade", frames.PROTOCOL), ("Connection", "Upgrade")),
-    )

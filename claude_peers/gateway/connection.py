@@ -9,8 +9,8 @@ from typing import Final, Protocol
 import h11
 
 from claude_peers.core.errors import ClaudePeersError
-from claude_peers.gateway import errors, framing
-from claude_peers.gateway.app import App, Caller, Response, upgrade_refusal
+from claude_peers.gateway import errors, framing, upgrades
+from claude_peers.gateway.app import App, Caller, Response
 from claude_peers.gateway.framing import Head
 from claude_peers.wire import frames, proof
 
@@ -25,6 +25,7 @@ class Deadlines:
         idle: for the pause before the next request.
         write: for the client to read an answer.
         linger: after a refusal, for the client to stop sending and read it.
+        silence: for a WebSocket's client to say anything, or answer a ping.
     """
 
     head: float = 10.0
@@ -32,6 +33,7 @@ class Deadlines:
     idle: float = 75.0
     write: float = 10.0
     linger: float = 2.0
+    silence: float = 60.0
 
 
 USUAL: Final = Deadlines()
@@ -57,6 +59,18 @@ class Listener(Protocol):
 
     def upgraded(self, transport: asyncio.Transport, caller: Caller, rest: bytes) -> None:
         """Go on with a live connection; `rest` came right behind the request for it."""
+        ...
+
+    def websocket(self, transport: asyncio.Transport, caller: Caller, rest: bytes) -> None:
+        """Go on with a WebSocket."""
+        ...
+
+    def events(self, caller: Caller, head: Head) -> Callable[[asyncio.Transport], None]:
+        """Return what goes on with a stream of events.
+
+        Raises:
+            ClaudePeersError: there is none to be had.
+        """
         ...
 
 
@@ -108,6 +122,7 @@ class HttpProtocol(asyncio.Protocol):
         self._server.leave(self)
         self._expect(None)
         self.caller.left.set()
+        self._server.app.broker.mail.arrivals.gone(self.caller)
         self._told(whole=False)
 
     def data_received(self, data: bytes) -> None:
@@ -144,8 +159,7 @@ class HttpProtocol(asyncio.Protocol):
         head = self._head
         if head is None:
             return
-        if head.path == frames.LIVE_PATH:
-            self._upgrade(head)
+        if self._goes_on(head):
             return
         if len(self._buffer) < head.content_length:
             return
@@ -231,24 +245,39 @@ class HttpProtocol(asyncio.Protocol):
             self.transport.write_eof()
             self._expect(self._server.deadlines.linger)
 
-    def _upgrade(self, head: Head) -> None:
-        refusal = upgrade_refusal(head)
-        if refusal is not None:
-            raise refusal
-        nonce = head.headers.get(proof.NONCE_HEADER, "")
-        headers = [
-            ("Upgrade", frames.PROTOCOL),
-            ("Connection", "Upgrade"),
-            *self._server.app.proofs(self.caller, nonce),
-        ]
+    def _goes_on(self, head: Head) -> bool:
+        """Hand the connection over if that is what the request asks for."""
+        if head.path == frames.LIVE_PATH:
+            refusal = upgrades.live_refusal(head)
+            if refusal is not None:
+                raise refusal
+            nonce = head.headers.get(proof.NONCE_HEADER, "")
+            proofs = self._server.app.proofs(self.caller, nonce)
+            named = [("Upgrade", frames.PROTOCOL), ("Connection", "Upgrade")]
+            self._upgrade([*named, *proofs])
+            self._server.upgraded(self.transport, self.caller, bytes(self._buffer))
+        elif upgrades.wants_websocket(head):
+            self._upgrade(upgrades.websocket_headers(head))
+            self._server.websocket(self.transport, self.caller, bytes(self._buffer))
+        elif head.path == upgrades.EVENTS_PATH:
+            begin = self._server.events(self.caller, head)
+            self._let_go()
+            begin(self.transport)
+        else:
+            return False
+        return True
+
+    def _upgrade(self, headers: upgrades.Headers) -> None:
         self._http.next_event()
         answer = h11.InformationalResponse(
             status_code=101, headers=headers, reason=errors.reason(101)
         )
         self.transport.write(self._http.send(answer) or b"")
+        self._let_go()
+
+    def _let_go(self) -> None:
         self._expect(None)
         self._server.leave(self)
-        self._server.upgraded(self.transport, self.caller, bytes(self._buffer))
 
     # Time
 

@@ -40,7 +40,9 @@ REASONS: Final[Mapping[int, str]] = MappingProxyType(
     }
 )
 
-REFUSED_WITH_200: Final = frozenset({"/send-message", "/broadcast", "/subscribe"})
+REFUSED_WITH_200: Final = frozenset(
+    {"/send-message", "/broadcast", "/subscribe", "/verify-signature"}
+)
 """Paths whose business refusals upstream's clients expect with status 200."""
 _INTERNAL = 500
 

@@ -52,6 +52,7 @@ class Facts:
         methods: what the path takes; all we know if there is no such path.
         needs_token: whether the path is for peers that show their token. No page has one, so
             there a request may name our own address as its origin, as MCP clients do.
+        any_type: whether the path takes more than JSON, and sees to that itself.
     """
 
     peer: str
@@ -62,6 +63,7 @@ class Facts:
     token_ok: bool | None = None
     methods: tuple[str, ...] = METHODS
     needs_token: bool = False
+    any_type: bool = False
 
 
 def check(head: Head, facts: Facts) -> None:
@@ -130,7 +132,7 @@ def _token(_head: Head, facts: Facts) -> None:
             fact=f"The request has {told} token",
             remedy=(
                 "Send Authorization: Bearer with a token; `claude-peers token NAME` prints a "
-                "client's configuration with a new one."
+                "client's configuration with a new one, `claude-peers hook-token` one for a hook."
             ),
             headers=(("WWW-Authenticate", f'Bearer realm="claude-peers"{reason}'),),
         )
@@ -172,7 +174,7 @@ def _method(head: Head, facts: Facts) -> None:
 
 
 def _type(head: Head, facts: Facts) -> None:
-    if head.method != "POST":
+    if facts.any_type or head.method != "POST":
         return
     given = head.headers.get("content-type", "")
     if given.partition(";")[0].strip(" \t").lower() == "application/json":

@@ -84,6 +84,7 @@ class LiveProtocol(asyncio.Protocol):
         """Let the broker know."""
         del exc
         self._introduction.cancel()
+        self._app.broker.mail.arrivals.gone(self._caller)
         self._written(whole=False)
         if self.peer_id is not None and self._stream is None:
             self._live.part(self.peer_id, self)
@@ -108,6 +109,10 @@ class LiveProtocol(asyncio.Protocol):
     def hang_up(self) -> None:
         """See `transports.live.Sink` and `transports.live.Companion`."""
         self.transport.abort()
+
+    def leave(self) -> None:
+        """End it after what has been written; for a follower this is the signal to elect."""
+        self.transport.close()
 
     # A sink for pushes
 

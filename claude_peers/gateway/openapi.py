@@ -17,9 +17,23 @@ from claude_peers.broker.operations import OPERATIONS
 from claude_peers.broker.operations.registry import Answer, Operation
 from claude_peers.core import errors as core_errors
 from claude_peers.core import machines as core_machines
+from claude_peers.core import webhooks as core_webhooks
 from claude_peers.core.errors import ClaudePeersError, NoBrokerError, SettingsError
+from claude_peers.gateway import openapi_events
 from claude_peers.gateway.errors import REASONS, REFUSED_WITH_200, SECURITY_HEADERS
-from claude_peers.wire import answers, codec, frames, proof, signature, topic_answers, user_answers
+from claude_peers.gateway.upgrades import EVENTS_PATH, WS_PATH
+from claude_peers.wire import (
+    agentmesh_answers,
+    answers,
+    codec,
+    frames,
+    proof,
+    signature,
+    topic_answers,
+    user_answers,
+    webhook_answers,
+)
+from claude_peers.wire.agentmesh_answers import Card
 from claude_peers.wire.schema import Schema, answer_schema, request_schema
 
 JSON = "application/json"
@@ -28,6 +42,11 @@ PAGES: Final[dict[str, tuple[str, Any]]] = {
     "/health": ("Tell that the broker is there.", user_answers.Health),
     "/status": ("Tell what the leading node does.", user_answers.Status),
     "/openapi.json": ("Return this document.", dict[str, Any]),
+    "/agent-cards": ("Return the cards of the peers that are there.", list[Card]),
+    **dict.fromkeys(
+        ("/agent-card", "/.well-known/agent.json", "/.well-known/agent-card.json"),
+        ("Return the broker's agent card.", Card),
+    ),
 }
 """What GET serves: what for, and the shape of the answer; None is plain text."""
 HEAD_REFUSALS: Final[dict[int, tuple[str, ...]]] = {
@@ -42,19 +61,20 @@ HEAD_REFUSALS: Final[dict[int, tuple[str, ...]]] = {
     405: ("method_not_allowed",),
     411: ("length_required",),
     413: ("body_too_large",),
-    415: ("not_json",),
+    415: ("not_json", "not_text"),
     421: ("wrong_host",),
     426: ("upgrade_required",),
     431: ("head_too_large", "too_many_headers"),
     500: ("internal",),
 }  # fmt: skip
 """Codes of what the gateway itself refuses (`gateway.guard`, `gateway.framing`), by status."""
-_TAGS = ("node", "peers", "messages", "topics", "admin", "machines")
+_TAGS = ("node", "peers", "messages", "topics", "admin", "machines", "webhooks")
 _LATER = (429, 503)
 """Statuses that may say when to try again."""
 _NEVER_ANSWERED = (NoBrokerError, SettingsError)
 """Errors of clients."""
 _FOR_PAGES = (400, 401, 403, 413, 421, 431, 500, 503)
+_FOR_EVENTS = (*_FOR_PAGES[:3], 404, 405, 413, 421, 431, 500, 503)
 _FOR_OPERATIONS = (*_FOR_PAGES[:3], 404, 409, 411, 413, 415, 421, 429, 431, 500, 503)
 _ABOUT = f"""\
 Everything a program of the same user on this machine may ask of the broker: JSON over HTTP/1.1 on
@@ -68,7 +88,8 @@ An error has a stable `code`, a sentence, the remedy and, if it helps to wait, `
 seconds (also in the header `Retry-After`). Web pages and proxies are refused.
 
 GET {frames.LIVE_PATH} with `Upgrade: {frames.PROTOCOL}` becomes a live connection: one JSON object
-a line, with the same requests and answers, and pushes. See docs/api.md.
+a line, with the same requests and answers, and pushes. GET {WS_PATH} becomes a WebSocket with the
+frames of agentmesh 0.4. See docs/api.md and docs/any-agent.md.
 """
 
 
@@ -86,8 +107,10 @@ def answer_of(operation: Operation) -> Any:
     """
     names = {
         "answers": answers,
+        "agentmesh_answers": agentmesh_answers,
         "topic_answers": topic_answers,
         "user_answers": user_answers,
+        "webhook_answers": webhook_answers,
         "Broker": object,
     }
     hints = typing.get_type_hints(operation.serve, {**_globals(operation), **names})
@@ -108,6 +131,8 @@ def _document() -> Schema:
     schemas: dict[str, Schema] = {}
     paths: dict[str, Schema] = {path: {"get": _page(path, schemas)} for path in PAGES}
     paths |= {each.path: {"post": _operation(each, schemas)} for each in OPERATIONS}
+    usual = _refer(*(name for name, _ in SECURITY_HEADERS))
+    paths[EVENTS_PATH] = {"get": openapi_events.described(_refuse(_FOR_EVENTS), usual)}
     responses = _refusals(schemas)
     return {
         "openapi": "3.1.0",
@@ -190,7 +215,7 @@ def _refusals(schemas: dict[str, Schema]) -> dict[str, Schema]:
     """Return what an error's answer looks like, by status, with every code it may have."""
     told = {status: dict.fromkeys(codes, "") for status, codes in HEAD_REFUSALS.items()}
     by_status: defaultdict[int, dict[str, str]] = defaultdict(dict, told)
-    for error in _errors(core_errors, core_machines, broker_machines):
+    for error in _errors(core_errors, core_machines, core_webhooks, broker_machines):
         by_status[error.http_status][error.code] = (error.__doc__ or "").partition("\n")[0]
     content = {JSON: {"schema": answer_schema(answers.Refused, schemas)}}
     return {

@@ -4,11 +4,12 @@ import asyncio
 import socket
 import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from claude_peers.gateway.app import App, Caller
 from claude_peers.gateway.caller import ConnectionCaller, RemoteCaller
 from claude_peers.gateway.connection import USUAL, Deadlines, HttpProtocol
+from claude_peers.gateway.framing import Head
 from claude_peers.gateway.live import LiveProtocol
 from claude_peers.host import sockets
 from claude_peers.transports.live import LiveConnections
@@ -28,6 +29,23 @@ KEEPALIVE: Final = (
     ("TCP_USER_TIMEOUT", 30_000),
 )
 """Seconds, and milliseconds, after which another machine that has vanished is given up."""
+
+
+class Upgraded(Protocol):
+    """A connection that is no request's any more."""
+
+    @property
+    def machine(self) -> str:
+        """The machine at the other end, "" for this one."""
+        ...
+
+    def hang_up(self) -> None:
+        """Cut it off."""
+        ...
+
+    def leave(self) -> None:
+        """End it: this broker hands over."""
+        ...
 
 
 class Server:
@@ -56,7 +74,7 @@ class Server:
         self._most = most
         self._tells = False
         self._connections: dict[HttpProtocol, None] = {}
-        self._upgraded: set[LiveProtocol] = set()
+        self._upgraded: set[Upgraded] = set()
         self._servers: list[asyncio.Server] = []
 
     async def start(self, listener: socket.socket) -> None:
@@ -86,6 +104,7 @@ class Server:
         """Close the listener, and give what is being served a moment to be answered."""
         self.app.closing = True
         self.app.broker.mail.arrivals.stop()
+        self.app.broker.wills.stop()
         for server in self._servers:
             server.close()
         busy = [c.serving for c in self._connections if c.serving is not None]
@@ -94,10 +113,10 @@ class Server:
 
     def hang_up(self) -> None:
         """End every connection; for the followers this is the signal to elect."""
-        transports = [each.transport for each in self._connections]
-        transports += [each.transport for each in self._upgraded]
-        for transport in transports:
-            transport.close()
+        for connection in list(self._connections):
+            connection.transport.close()
+        for session in list(self._upgraded):
+            session.leave()
 
     def expel(self, machine: str) -> None:
         """End every connection of a machine, at once."""
@@ -149,6 +168,35 @@ class Server:
         session = LiveProtocol(self.app, self._live, caller, changed=self._session_changed)
         self._upgraded.add(session)
         session.adopt(transport, rest, within=self.deadlines.head)
+
+    def websocket(self, transport: asyncio.Transport, caller: Caller, rest: bytes) -> None:
+        """Go on with a WebSocket."""
+        from claude_peers.gateway.websocket import WebSocketProtocol
+
+        socket = WebSocketProtocol(
+            self.app, self._live, caller, deadlines=self.deadlines, ended=self._upgraded.discard
+        )
+        self._upgraded.add(socket)
+        socket.adopt(transport, rest)
+
+    def events(self, caller: Caller, head: Head) -> Callable[[asyncio.Transport], None]:
+        """Return what goes on with a stream of events.
+
+        Raises:
+            ClaudePeersError: there is none to be had.
+        """
+        from claude_peers.gateway.events import EventsProtocol, open_hand
+
+        hand = open_hand(self.app, caller, head)
+
+        def begin(transport: asyncio.Transport) -> None:
+            stream = EventsProtocol(
+                self.app, self._live, caller, hand, ended=self._upgraded.discard
+            )
+            self._upgraded.add(stream)
+            stream.adopt(transport)
+
+        return begin
 
     def _session_changed(self, session: LiveProtocol, attached: bool) -> None:  # noqa: FBT001 - a state
         """Keep the list of sessions."""

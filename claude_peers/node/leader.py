@@ -24,6 +24,7 @@ from claude_peers.gateway.mcp import Mcp
 from claude_peers.gateway.server import Server
 from claude_peers.host import files, leading, processes
 from claude_peers.node import parts
+from claude_peers.node.announcer import Announcer
 from claude_peers.node.doors import RemoteDoors, listen
 from claude_peers.node.watchdog import Watchdog
 from claude_peers.settings import Settings
@@ -64,6 +65,7 @@ class Office:
         self._server: Server | None = None
         self.troubled: Callable[[ClaudePeersError], None] = lambda _problem: None
         self._doors: RemoteDoors | None = None
+        self._announcer: Announcer
         self._switch_interval = sys.getswitchinterval()
         self._rounds: asyncio.Task[None] | None = None
         self._watchdog: Watchdog | None = None
@@ -150,6 +152,7 @@ class Office:
             options=parts.options(self._settings),
         )
         reach.live = LiveConnections(store, broker.roster.get)
+        reach.posts = parts.posts(broker.webhooks, self._settings, port=self._port)
         broker.step_down = self._step_down
         store.commits.fenced = self._end
         self.epoch = await broker.open(self._me)
@@ -159,10 +162,13 @@ class Office:
         self._server.attached = self._name_standby
         assert self._listener is not None  # noqa: S101 - bound just before
         await self._server.start(self._listener)
+        self._stack.push_async_callback(reach.posts.stop)
+        reach.posts.start()
         self._doors = RemoteDoors(self._settings, self._server, port=self._port)
         broker.machines.doors, broker.machines.opened = self._doors.told, self._doors.opened
         broker.machines.left = self._server.expel
         self._doors.begin(self.troubled)
+        self._announcer = parts.announcer(self._settings)
         self._keep_files()
         self._watchdog = Watchdog(self._stuck)
         self._watchdog.start()
@@ -208,6 +214,7 @@ class Office:
             if self._doors is not None:
                 await self._doors.opened()
                 await self._doors.open()  # of an address that was not there before
+                self._announcer.tell(self._doors.told().addresses)
         except ClaudePeersError as error:
             log.warning("the round failed, the next one tries again: %s", error)
         except Exception:

@@ -6,15 +6,21 @@ from typing import Any
 
 from claude_peers.broker.context import Options
 from claude_peers.broker.ports import Here
+from claude_peers.broker.webhooks import Webhooks
 from claude_peers.core.delivery import DIRECT_TTL
 from claude_peers.core.limits import Limits
 from claude_peers.core.models import PeerId
+from claude_peers.core.profile import group
+from claude_peers.core.webhooks import Rules
 from claude_peers.gateway.mcp import Endpoint
-from claude_peers.host import files, processes
+from claude_peers.host import files, processes, sockets
+from claude_peers.node.announcer import Announcer
 from claude_peers.settings import Settings
 from claude_peers.stores.sqlite.adopt import Adoption
 from claude_peers.stores.sqlite.store import SqliteStore
 from claude_peers.transports.live import LiveConnections
+from claude_peers.transports.webhook_http import Sender
+from claude_peers.transports.webhooks import WebhookPosts
 
 _AGENTMESH = "~/.agentmesh.db"
 _SLEEPLESS: int | None = getattr(time, "CLOCK_BOOTTIME", getattr(time, "CLOCK_MONOTONIC", None))
@@ -38,22 +44,42 @@ class Reach:
 
     def __init__(self) -> None:
         self.live: LiveConnections
+        self.posts: WebhookPosts
 
     def reaches(self, peer_id: PeerId) -> bool:
         """See `broker.ports.Transport`."""
-        return self.live.reaches(peer_id)
+        return self.live.reaches(peer_id) or self.posts.reaches(peer_id)
 
     def deliver(self, message: Any) -> None:
         """See `broker.ports.Transport`."""
         self.live.deliver(message)
+        self.posts.deliver(message)
 
     def settled(self, peer_id: PeerId, ids: list[int]) -> None:
         """See `broker.ports.Transport`."""
         self.live.settled(peer_id, ids)
 
+    def look_again(self, peer_id: PeerId) -> None:
+        """See `broker.ports.Transport`."""
+        self.live.look_again(peer_id)
+        self.posts.look_again(peer_id)
+
     def dismiss(self, peer_id: PeerId) -> None:
         """See `broker.ports.Transport`."""
         self.live.dismiss(peer_id)
+
+
+def posts(webhooks: Webhooks, settings: Settings, *, port: int) -> WebhookPosts:
+    """Return what posts to webhooks, by this user's rules; `port` is the broker's own."""
+    webhooks.rules = Rules(own_port=port, allowed=settings.webhook_allow)
+    clock = Clock()
+    send = Sender(
+        clock,
+        lambda: webhooks.rules,
+        listener_uid=sockets.listener_uid,
+        own_uid=processes.user_id(),
+    )
+    return WebhookPosts(webhooks, clock, send)
 
 
 def here() -> Here:
@@ -70,8 +96,21 @@ def options(settings: Settings) -> Options:
     """Return what the user decided about the broker."""
     limits = Limits(per_minute=settings.rate_limit, mailbox=settings.mailbox_limit)
     return Options(
-        limits=limits, require_token=settings.require_token, share=settings.share == "full"
+        limits=limits,
+        require_token=settings.require_token,
+        share=settings.share == "full",
+        fleet_secret=(settings.fleet_secret or "").encode(),
+        fleet_id=group(settings.fleet_id),
+        broker_id=settings.broker_id or f"{processes.host_name()}:{settings.port}",
+        ack_within=settings.ack_deadline_ms / 1000.0,
+        silence=settings.peer_ttl_ms / 1000.0,
     )
+
+
+def announcer(settings: Settings) -> Announcer:
+    """Return what tells the local network of this broker, if the user wants that."""
+    target = settings.discovery_target if settings.discovery else None
+    return Announcer(target, host=processes.host_name(), fleet_id=group(settings.fleet_id))
 
 
 def mcp() -> Endpoint:

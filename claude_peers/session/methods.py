@@ -23,6 +23,10 @@ OnShown = Callable[[Shown, bool], None]
 """Is told of a result that shows messages whether the client got it whole; of a hook's answer
 also, by False, that the client gave the call up after that."""
 
+_ANNOTATIONS: Final = {"destructiveHint": False, "openWorldHint": False}
+"""What no tool of ours does: destroy something, or reach anybody but the user's own agents. Codex
+asks before each use of a tool that does not say so; `codex exec`, which cannot ask, refuses it.
+"""
 _PEERS: Final = (
     "Call list_peers of the claude-peers server and tell me in a few lines who is there and what "
     "each of them is working on."
@@ -153,6 +157,7 @@ def _entry(tool: Tool) -> dict[str, Any]:
         "name": tool.name,
         "description": tool.description,
         "inputSchema": tool.input_schema,
+        "annotations": _ANNOTATIONS,
     }
     if tool.always_load:
         entry["_meta"] = {"anthropic/alwaysLoad": True}

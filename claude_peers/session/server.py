@@ -1,6 +1,7 @@
 """One session: an agent's requests in, results and pushes out, mail in between."""
 
 import asyncio
+import contextlib
 import logging
 import os
 import sys
@@ -156,7 +157,9 @@ class Session:
         self._in_background(self._begin_as_known())
         if self._settings.summary != "off" and self._problem is None:
             if summary.asks_out(self._settings):
-                sys.stderr.write(summary.ANNOUNCEMENT)
+                # Nobody may read stderr any more; `doctor` tells the same.
+                with contextlib.suppress(OSError):
+                    sys.stderr.write(summary.ANNOUNCEMENT)
             self._in_background(self._summarise())
 
     async def _begin_as_known(self) -> None:

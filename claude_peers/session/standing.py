@@ -91,7 +91,19 @@ class Standing:
             "route": member.route,
             "keys": agents.keys(agent, cwd),
             "share": self._settings.share,
+            **self._profile(),
         }
+
+    def _profile(self) -> dict[str, Any]:
+        """Return what the user's settings say of this session, as far as they do."""
+        settings, member = self._settings, self._member
+        member.fleet_id, member.device_id = settings.fleet_id or "", settings.device_id or ""
+        told = {
+            "fleet_id": member.fleet_id,
+            "device_id": member.device_id,
+            "capabilities": list(settings.capabilities),
+        }
+        return {name: value for name, value in told.items() if value}
 
     def joined(self) -> None:
         """Open the routes that only one server of an agent may use."""

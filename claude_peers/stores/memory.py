@@ -84,6 +84,8 @@ class MemoryStore(Beside):
         for peer_id in ids:
             self._peers.pop(peer_id, None)
             self._patterns.pop(peer_id, None)
+            self._wills.pop(peer_id, None)
+            self._webhooks.pop(peer_id, None)
 
     async def accept(self, draft: Draft, limits: Limits, *, now: float) -> Receipt:
         """See `broker.ports.Store`."""
@@ -118,6 +120,7 @@ class MemoryStore(Beside):
             expires_at=draft.expires_at,
             topic=draft.topic,
             retained=draft.retained,
+            qos=draft.qos,
         )
         self._mail[message.id] = _Entry(message, draft.owed_at)
         if draft.dedupe_key:

@@ -1,21 +1,26 @@
-"""What the store in memory keeps beside peers and mail: machines, subscriptions, last values."""
+"""What the store in memory keeps beside peers and mail: machines, topics, last wills."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import replace
 
 from claude_peers.core.errors import MailboxFullError
 from claude_peers.core.limits import Limits
 from claude_peers.core.machines import Machine
 from claude_peers.core.models import Draft, PeerId, Receipt, Retained
+from claude_peers.core.wills import Will
+from claude_peers.stores.memory_webhooks import MemoryWebhooks
 
 
-class Beside(ABC):
-    """Machines, subscriptions and last values; what is published goes to the store's `accept`."""
+class Beside(MemoryWebhooks, ABC):
+    """Machines, topics and last wills; what is published goes to the store's `accept`."""
 
     def __init__(self) -> None:
+        super().__init__()
         self._machines: dict[str, Machine] = {}
         self._patterns: dict[PeerId, dict[str, None]] = {}
         self._retained: dict[str, Retained] = {}
+        self._wills: dict[PeerId, Will] = {}
 
     async def machines(self) -> list[Machine]:
         """See `broker.ports.Store`."""
@@ -68,6 +73,34 @@ class Beside(ABC):
             if keep.text:
                 self._retained[keep.topic] = keep
         return results
+
+    async def wills(self) -> list[Will]:
+        """See `broker.ports.Store`."""
+        return sorted(self._wills.values(), key=lambda will: will.peer_id)
+
+    async def save_will(self, will: Will) -> None:
+        """See `broker.ports.Store`."""
+        self._wills[will.peer_id] = will
+
+    async def drop_will(self, peer_id: PeerId) -> None:
+        """See `broker.ports.Store`."""
+        self._wills.pop(peer_id, None)
+
+    async def publish_will(
+        self,
+        will: Will,
+        drafts: Sequence[Draft],
+        limits: Limits,
+        *,
+        now: float,
+        keep: Retained | None,
+    ) -> list[Receipt | MailboxFullError]:
+        """See `broker.ports.Store`."""
+        known = self._wills.get(will.peer_id)
+        if known is None or not known.armed:
+            return []
+        self._wills[will.peer_id] = replace(known, armed=False)
+        return await self.publish(drafts, limits, now=now, keep=keep)
 
     @abstractmethod
     async def accept(self, draft: Draft, limits: Limits, *, now: float) -> Receipt:

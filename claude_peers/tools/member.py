@@ -55,6 +55,7 @@ class Member:
     Attributes:
         client: the way to the broker.
         cwd, git_root, repo: where the session works.
+        fleet_id, device_id: which fleet and device it says it is in, "" for none.
         route: how pushes reach the agent, as the roster shows it.
         server_name: what the agent's client calls this server.
         unread: ids of messages that came and were not shown yet.
@@ -74,6 +75,8 @@ class Member:
     cwd: str
     git_root: str | None = None
     repo: str | None = None
+    fleet_id: str = ""
+    device_id: str = ""
     route: str = ""
     server_name: str = "claude-peers"
     unread: set[int] = field(default_factory=set)

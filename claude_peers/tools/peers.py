@@ -2,13 +2,14 @@
 
 from typing import Literal
 
+from claude_peers.core.errors import BadRequestError
 from claude_peers.core.limits import NAME, PATH, SUMMARY
 from claude_peers.core.text import one_line, plain
 from claude_peers.tools import render
 from claude_peers.tools.member import Member
 from claude_peers.tools.registry import tool
 
-Scope = Literal["machine", "directory", "repo"]
+Scope = Literal["machine", "directory", "repo", "fleet", "device"]
 
 
 @tool(
@@ -16,16 +17,36 @@ Scope = Literal["machine", "directory", "repo"]
     also=("list_agents",),
     scope=(
         'Whom to list: "machine" = everybody on this computer, "directory" = the same working '
-        'directory, "repo" = the same git repository, worktrees included.'
+        'directory, "repo" = the same git repository, worktrees included, "fleet" and "device" = '
+        "those that say they are in yours, or in the one you name."
     ),
+    capabilities="Only those that say they can do all of these.",
+    online_only="Only those that are told of a message at once.",
 )
-async def list_peers(member: Member, scope: Scope = "machine") -> str:
+async def list_peers(  # noqa: PLR0913 - a tool's parameters are what it can be asked
+    member: Member,
+    scope: Scope = "machine",
+    *,
+    fleet_id: str = "",
+    device_id: str = "",
+    agent_type: str = "",
+    capabilities: list[str] | None = None,
+    online_only: bool = False,
+) -> str:
     """List the other agents ("peers") you can talk to, with id, name, directory and summary.
 
     Works for agents of every vendor that runs claude-peers. Send to an id or a name from here.
     """
+    wanted = {
+        "fleet_id": fleet_id or _own(scope, "fleet", member.fleet_id),
+        "device_id": device_id or _own(scope, "device", member.device_id),
+        "agent_type": agent_type,
+        "capabilities": capabilities,
+        "online_only": online_only,
+    }
     found = await member.call(
         "/list-peers",
+        **{name: value for name, value in wanted.items() if value},
         scope=scope,
         cwd=member.cwd,
         git_root=member.git_root,
@@ -43,6 +64,16 @@ async def list_peers(member: Member, scope: Scope = "machine") -> str:
     if len(shown) < len(found):
         text += f"\n\n{len(found) - len(shown)} more are not shown: use a narrower scope."
     return text
+
+
+def _own(scope: str, kind: str, own: str) -> str:
+    """Return the session's own fleet or device where that is meant."""
+    if scope == kind and not own:
+        raise BadRequestError(
+            f"This session is in no {kind}",
+            f"Give {kind}_id, or set CLAUDE_PEERS_{kind.upper()}_ID where the agent is started.",
+        )
+    return own if scope == kind else ""
 
 
 @tool(

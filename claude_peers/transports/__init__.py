@@ -3,4 +3,4 @@
 A new one is one module here and a line in this list.
 """
 
-TRANSPORTS = ("live",)
+TRANSPORTS = ("live", "webhooks")

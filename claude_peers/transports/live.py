@@ -53,8 +53,34 @@ class Companion(Protocol):
         ...
 
 
-class Stream:
+class PeerStream(Protocol):
     """The pushes to one peer over one connection."""
+
+    peer_id: PeerId
+
+    def offer(self, message: Message) -> None:
+        """Write a message that may be read from now on, or leave it for later."""
+        ...
+
+    def settled(self, ids: list[int]) -> None:
+        """Tell that messages have been read."""
+        ...
+
+    def look_again(self) -> None:
+        """Tell that messages came back which the peer was handed, or that it has settled some."""
+        ...
+
+    def drained(self) -> None:
+        """Go on after the peer has read what was written."""
+        ...
+
+    def hang_up(self) -> None:
+        """End the connection: a newer one takes its place."""
+        ...
+
+
+class Stream:
+    """The pushes over a live connection, whose client keeps them; see `PeerStream`."""
 
     def __init__(self, peer_id: PeerId, sink: Sink, live: "LiveConnections", *, after: int) -> None:
         self.peer_id = peer_id
@@ -89,6 +115,13 @@ class Stream:
         if self._pumping:
             self._settled.update(ids)
         self.sink.write(frames.settled(ids))
+
+    def look_again(self) -> None:
+        """Nothing: what was taken otherwise and came back was written before."""
+
+    def hang_up(self) -> None:
+        """End the connection."""
+        self.sink.hang_up()
 
     def drained(self) -> None:
         """Go on after the peer has read what was written."""
@@ -158,7 +191,7 @@ class LiveConnections:
     def __init__(self, store: Store, find: Callable[[str], Peer | None]) -> None:
         self.store = store
         self.find = find
-        self._streams: dict[PeerId, Stream] = {}
+        self._streams: dict[PeerId, PeerStream] = {}
         self._companions: dict[PeerId, set[Companion]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -171,22 +204,27 @@ class LiveConnections:
 
         Messages up to the id `after` came over an earlier connection of the same process.
         """
-        earlier = self._streams.get(peer_id)
-        stream = self._streams[peer_id] = Stream(peer_id, sink, self, after=after)
-        if earlier is not None and earlier.sink is not sink:
-            # Half open: its peer has given it up, and it would stay for ever, as the standby even.
-            earlier.sink.hang_up()
-        stream.drained()
+        stream = Stream(peer_id, sink, self, after=after)
+        self.install(stream)
         return stream
 
-    def detach(self, stream: Stream) -> bool:
+    def install(self, stream: PeerStream) -> None:
+        """Let a stream be its peer's from now on, and end the one that was."""
+        earlier = self._streams.get(stream.peer_id)
+        self._streams[stream.peer_id] = stream
+        if earlier is not None:
+            # Half open: its peer has given it up, and it would stay for ever, as the standby even.
+            earlier.hang_up()
+        stream.drained()
+
+    def detach(self, stream: PeerStream) -> bool:
         """Forget a stream whose connection has ended; False if a newer one took its place."""
         if self._streams.get(stream.peer_id) is not stream:
             return False
         del self._streams[stream.peer_id]
         return True
 
-    def holds(self, stream: Stream) -> bool:
+    def holds(self, stream: PeerStream) -> bool:
         """Whether `stream` is still its peer's."""
         return self._streams.get(stream.peer_id) is stream
 
@@ -203,6 +241,11 @@ class LiveConnections:
         """See `broker.ports.Transport`."""
         if stream := self._streams.get(peer_id):
             stream.settled(ids)
+
+    def look_again(self, peer_id: PeerId) -> None:
+        """See `broker.ports.Transport`."""
+        if stream := self._streams.get(peer_id):
+            stream.look_again()
 
     def dismiss(self, peer_id: PeerId) -> None:
         """See `broker.ports.Transport`."""

@@ -33,9 +33,14 @@ class Refused(TypedDict):
 
 
 class NotSent(Refused):
-    """Why a message was not accepted; upstream's clients expect this with status 200."""
+    """Why a message was not accepted; upstream's clients expect this with status 200.
+
+    Attributes:
+        delivered_to: of a broadcast: nobody.
+    """
 
     ok: Literal[False]
+    delivered_to: NotRequired[list[str]]
 
 
 class Joined(TypedDict):
@@ -46,12 +51,14 @@ class Joined(TypedDict):
         token: what it shows from now on as `Authorization: Bearer TOKEN`.
         name: the name it got.
         secondary: it is a further server of the same agent, and shares the first one's peer.
+        webhook_secret: what posts are signed with; shown once, when it is made.
     """
 
     id: str
     token: str
     name: str
     secondary: NotRequired[Literal[True]]
+    webhook_secret: NotRequired[str]
 
 
 class Peer(TypedDict):
@@ -140,7 +147,9 @@ class Message(TypedDict):
         thread: id of the message that the conversation began with.
         inherited: it was meant for an earlier holder of the recipient's name.
         redelivered: how often it was handed out before.
-        expires_at: seconds since the epoch, after which it is dead.
+        expires_at: after which it is dead: seconds since the epoch; a text for agentmesh's clients.
+        qos, ack_deadline, retry_count, max_retries: for agentmesh's clients only.
+        signature: where messages are signed; for agentmesh's clients null where they are not.
     """
 
     id: int
@@ -159,7 +168,12 @@ class Message(TypedDict):
     thread: NotRequired[int]
     inherited: NotRequired[Literal[True]]
     redelivered: NotRequired[int]
-    expires_at: NotRequired[float]
+    expires_at: NotRequired[float | str]
+    qos: NotRequired[int]
+    ack_deadline: NotRequired[str | None]
+    retry_count: NotRequired[int]
+    max_retries: NotRequired[int]
+    signature: NotRequired[str | None]
 
 
 class Mail(TypedDict):

@@ -99,9 +99,13 @@ _decode = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=_finite)
 @cache
 def _plan(record: type[Any]) -> tuple[tuple[str, Callable[[str, Any], Any], bool], ...]:
     return tuple(
-        (each.name, _READERS[_plain_type(each.type)], each.default is MISSING)
+        (each.name, _reader(_plain_type(each.type)), each.default is MISSING)
         for each in fields(record)
     )
+
+
+def _reader(kind: Any) -> Callable[[str, Any], Any]:
+    return _READERS.get(kind) or _record_of(kind)
 
 
 def _plain_type(annotation: Any) -> Any:
@@ -145,6 +149,15 @@ def _list_of(read: Callable[[str, Any], Any]) -> Callable[[str, Any], tuple[Any,
         return tuple(read(f"{name}[{place}]", item) for place, item in enumerate(value))
 
     return read_list
+
+
+def _record_of(record: Any) -> Callable[[str, Any], Any]:
+    def read_record(name: str, value: Any) -> Any:
+        if not isinstance(value, dict):
+            raise _wrong(name, "an object", value)
+        return decode(record, value)
+
+    return read_record
 
 
 _READERS: dict[Any, Callable[[str, Any], Any]] = {

@@ -16,6 +16,8 @@ import shlex
 from bisect import bisect_left
 from typing import Any
 
+from claude_peers.wire import turn_hooks
+
 SERVER = "claude-peers"
 """The name that our server has in the agent's configuration unless the user chose another."""
 TOOL = "hook"
@@ -116,7 +118,7 @@ def is_ours(entry: Any) -> bool:
     if not isinstance(entry, dict):
         return False
     if entry.get("type") == "command":
-        return str(entry.get("command")).startswith(_MARK)
+        return str(entry.get("command")).startswith(_MARK) or turn_hooks.is_ours(entry)
     given = entry.get("input")
     asks = isinstance(given, dict) and given.keys() >= {"event", "agent_id", "tool_use_id"}
     return entry.get("tool") == TOOL and (entry.get("server") == SERVER or asks)

@@ -4,6 +4,10 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, Final
 
+from claude_peers.core.errors import PeerNotFoundError
+from claude_peers.core.limits import NAME
+from claude_peers.core.text import one_line
+
 
 def scalar_as_text(value: Any) -> str:
     """Return a JSON scalar as upstream's database stored it where text was wanted.
@@ -32,6 +36,21 @@ def renamed(body: dict[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
     """Return a body whose fields have our names; `names` has ours by others', ours wins."""
     others = {ours: body.get(name) for name, ours in names.items() if body.get(ours) is None}
     return body | others if others else body
+
+
+def refused(path: str, told: dict[str, Any]) -> dict[str, Any]:
+    """Return a refusal with the fields its clients read although nothing was done.
+
+    agentmesh 0.4 broker.ts, /broadcast: its callers count `delivered_to` before they look at `ok`.
+    """
+    return told | {"delivered_to": []} if path == "/broadcast" else told
+
+
+def agent_not_found(peer_id: str) -> PeerNotFoundError:
+    """Return that nobody has an id, in the words of agentmesh 0.4 broker.ts, /send-message."""
+    error = PeerNotFoundError(peer_id)
+    error.fact = f"Agent {one_line(peer_id, NAME)} not found"
+    return error
 
 
 def client_name(agent_type: str | None, client: str | None) -> str:

@@ -4,11 +4,12 @@ Field names are upstream's (claude-peers-mcp shared/types.ts); what we add never
 meaning of theirs.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from claude_peers.core.models import Message, Peer, Presence, Story
+from claude_peers.core.models import Message, Peer, Presence
+from claude_peers.wire.webhooks import TransportRequest
+from claude_peers.wire.wills import LastWill
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,6 +23,11 @@ class RegisterRequest:
         after: the last message pushed to this process; with its token, pushes go on from there.
         proof: proof of the user's secret over the connection's challenge (`wire.proof`).
         share: `full` lets peers on other machines see all of it; else they see less.
+        lwt: what is published when it is lost; without it, an earlier one holds.
+        transport: how it wants to be reached; without it, an earlier webhook stays.
+        capabilities, fleet_id, device_id: what others can look for it by.
+        default_qos: the quality of messages to it whose sender asks for none, 0 or 1.
+        default_ttl_ms: how long these are kept unread; none is a day.
     """
 
     pid: int | None = None
@@ -41,6 +47,13 @@ class RegisterRequest:
     after: int = 0
     proof: str | None = None
     share: str = ""
+    lwt: LastWill | None = None
+    transport: TransportRequest | None = None
+    capabilities: tuple[str, ...] = ()
+    fleet_id: str | None = None
+    device_id: str | None = None
+    default_qos: int | None = None
+    default_ttl_ms: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,6 +111,9 @@ class ListPeersRequest:
 
     Attributes:
         gone: with those who are away or have left, as long as they are remembered.
+        agent_type, fleet_id, device_id: only those; the scopes fleet and device need one as well.
+        capabilities: only those that have all of these.
+        online_only: only those with a connection over which they are told at once.
     """
 
     scope: str = "machine"
@@ -106,6 +122,11 @@ class ListPeersRequest:
     repo: str | None = None
     exclude_id: str = ""
     gone: bool = False
+    agent_type: str = ""
+    capabilities: tuple[str, ...] = ()
+    fleet_id: str = ""
+    device_id: str = ""
+    online_only: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,7 +138,9 @@ class SendMessageRequest:
         reply_to: id of the message this one answers.
         dedupe_key: the same key with the same body within 10 minutes is the same message.
         intent: `request`, `inform` or `ack` (`core.models.Intent`); anything else is none.
-        ttl_ms: how long it is kept unread; none or 0 is a day, a week is the most.
+        ttl_ms: how long it is kept unread; none is as the recipient wants it, 0 is a day, a week is
+            the most.
+        qos: 0 is done once handed out, 1 once acknowledged; none is as the recipient wants it.
         answer_within_ms: when the sender of a request is told that no answer came.
     """
 
@@ -128,6 +151,7 @@ class SendMessageRequest:
     dedupe_key: str | None = None
     intent: str = ""
     ttl_ms: int | None = None
+    qos: int | None = None
     answer_within_ms: int | None = None
 
 
@@ -139,7 +163,10 @@ class PollRequest:
         ack_supported: hand out on a lease that ends with `/ack-messages`, not with the next poll.
         limit: at most so many; 0 is all there is.
         exclude: message ids the caller has in hand already.
-        wait_s: if there is nothing, wait so many seconds (60 at most) for a message.
+        wait_s: if there is nothing, wait so many seconds (55 at most) for a message.
+        wait_ms: the same in milliseconds; the longer of the two holds.
+        read_only: only look, as `/peek-messages` does.
+        subscribe_all: only look, at all messages of the last 5 minutes; for the user only.
     """
 
     id: str = ""
@@ -147,6 +174,9 @@ class PollRequest:
     limit: int = 0
     exclude: tuple[int, ...] = ()
     wait_s: float = 0.0
+    wait_ms: float = 0.0
+    read_only: bool = False
+    subscribe_all: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -245,42 +275,3 @@ def message_view(message: Message, sender: Peer | None = None) -> dict[str, Any]
 def kept_view(message: Message, sender: Peer | None = None) -> dict[str, Any]:
     """Return a message as it goes to who keeps it: with the time after which it is dead."""
     return message_view(message, sender) | {"expires_at": message.expires_at}
-
-
-def letter_view(message: Message) -> dict[str, Any]:
-    """Return a message as the user sees it in lists: with its state, and why it is dead."""
-    return kept_view(message) | {
-        "state": message.state.value,
-        "ended_at": message.ended_at,
-        "reason": message.reason,
-    }
-
-
-def with_names(view: dict[str, Any], known: Callable[[str], Peer | None]) -> dict[str, Any]:
-    """Return a message's view with what its two ends are called now, as far as they are known."""
-    ends = {name: known(view[f"{name}_id"]) for name in ("from", "to")}
-    return view | {f"{name}_name": peer and peer.name for name, peer in ends.items()}
-
-
-def dead_letter_view(message: Message, failed_at: str) -> dict[str, Any]:
-    """Return a dead letter: agentmesh's fields (broker.ts, /dead-letters), then ours."""
-    return {
-        "id": message.id,
-        "original_message_id": message.id,
-        "from_id": message.from_id,
-        "to_id": message.to_id,
-        "text": message.text,
-        "topic": message.topic,
-        "sent_at": message.sent_at,
-        "failed_at": failed_at,
-        "reason": message.reason,
-        "deliveries": message.deliveries,
-    }
-
-
-def story_view(story: Story) -> dict[str, Any]:
-    """Return what happened to a message, its text left out."""
-    view = letter_view(story.message)
-    del view["text"]
-    steps = [{"at": step.at, "event": step.event, "via": step.via} for step in story.steps]
-    return view | {"hops": story.message.hops, "steps": steps}

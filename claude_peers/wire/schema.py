@@ -138,8 +138,8 @@ def _record_schema(shape: Any, components: dict[str, Schema]) -> Schema:
 def _given(field: Field[Any]) -> Schema:
     if FORM in field.metadata:
         return dict(FORMS[field.metadata[FORM]])
-    parts = [each for each in _parts(field.type) if each is not type(None)]
-    return dict(_GIVEN[parts[0]])
+    kind: Any = next(each for each in _parts(field.type) if each is not type(None))
+    return dict(_GIVEN[kind]) if kind in _GIVEN else request_schema(kind, {})
 
 
 def _parts(annotation: Any) -> tuple[Any, ...]:

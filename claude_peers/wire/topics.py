@@ -22,13 +22,16 @@ class BroadcastRequest:
 
     Attributes:
         topic: whoever has subscribed to it, as agentmesh has it.
-        scope: `@machine`, `@repo`, `@dir` or `@name-pattern`; without the `@`, as RichelynScott's
-            fork has it, no preview is made, for its clients would take it for an answer.
-        workspace: the peers whose work tree or directory is called so (claude-peers-mcp PR 22).
+        scope: `@machine`, `@repo`, `@dir`, `@fleet:NAME`, `@device:NAME` or `@name-pattern`;
+            without the `@`, as RichelynScott's fork has it, no preview is made, for its clients
+            would take it for an answer.
+        workspace: the peers whose work tree or directory is called so (claude-peers-mcp PR 22);
+            empty is the sender's own.
         cwd, git_root, repo: where a sender is that has not registered.
         retain: keep it as the topic's last value, for who subscribes later; an empty text ends
             that.
         ttl_ms: how long it is kept unread; none or 0 is an hour, a week is the most.
+        qos: 0 is done once handed out, 1 once acknowledged; none is as each recipient wants it.
         dedupe_key: as for one message.
         confirm: how many recipients of an @scope the sender knows of; more than these, and more
             than five, are only told, and nothing is sent.
@@ -44,6 +47,7 @@ class BroadcastRequest:
     repo: str | None = None
     retain: bool = False
     ttl_ms: int | None = None
+    qos: int | None = None
     dedupe_key: str | None = None
     confirm: int = 0
 

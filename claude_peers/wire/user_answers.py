@@ -101,12 +101,22 @@ class Health(TypedDict):
         peers: how many are there now.
         version: `claude-peers/` and its version.
         epoch: counts the leaders so far.
+        agents: the same as `peers`, as agentmesh has it.
+        ws_connections: peers that are told at once, over a connection of whatever kind.
+        fleet_id: the fleet of peers that name none.
+        signing: messages carry a signature.
+        rate_limit_rpm: messages a minute and sender; null for no limit.
     """
 
     status: Literal["ok"]
     peers: int
     version: str
     epoch: int
+    agents: int
+    ws_connections: int
+    fleet_id: str | None
+    signing: bool
+    rate_limit_rpm: int | None
 
 
 class Status(Health):

@@ -54,6 +54,7 @@ async def test_a_message_for_nobody_is_refused(rig):
     assert (await rig.store.ledger()).accepted == 0
 
 
+@pytest.mark.bug("U12")
 async def test_messages_are_offered_in_the_order_of_acceptance(rig):
     peer_id = (await rig.join()).peer.id
     await asyncio.gather(*(rig.send(peer_id, str(n)) for n in range(20)))

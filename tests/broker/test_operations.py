@@ -76,6 +76,14 @@ async def test_the_list_shows_upstreams_fields_and_ours(rig):
         "route": "",
         "activity": "",
         "verified": "open",
+        "agent_name": "",
+        "capabilities": [],
+        "transport": {"type": "poll"},
+        "fleet_id": None,
+        "device_id": None,
+        "lwt_topic": None,
+        "online": False,
+        "broker_url": None,
     }
     assert await call(rig, "/list-peers", exclude_id=peer_id) == []
 

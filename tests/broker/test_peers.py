@@ -69,6 +69,7 @@ async def test_whose_process_is_gone_is_not_listed_any_more(rig):
     assert presence(rig, gone) is Presence.DEPARTED
 
 
+@pytest.mark.bug("U11")
 async def test_the_processes_of_many_are_not_looked_at_for_each_list(rig, monkeypatch):
     monkeypatch.setattr(peers_module, "PROBED", 1)
     gone, _ = await rig.joins_as_process(41)
@@ -82,6 +83,7 @@ async def test_the_processes_of_many_are_not_looked_at_for_each_list(rig, monkey
 # Who is gone
 
 
+@pytest.mark.bug("U5")
 @pytest.mark.fault("F33")
 async def test_a_pid_that_was_given_to_another_process_is_gone(rig):
     peer_id, _ = await rig.joins_as_process(41)
@@ -98,6 +100,7 @@ async def test_a_live_connection_is_proof_of_life(rig):
     assert presence(rig, peer_id) is Presence.PRESENT
 
 
+@pytest.mark.bug("P5")
 async def test_who_has_no_process_lives_by_its_signs_of_life(rig):
     beats, silent = (await rig.join()).peer.id, (await rig.join()).peer.id
     rig.clock.passed = SILENCE
@@ -259,6 +262,7 @@ async def test_a_sign_of_life_of_nobody_is_taken_without_a_word(rig):
 # Leaving and changing
 
 
+@pytest.mark.bug("U2")
 async def test_who_unregisters_keeps_its_mail(rig):
     peer_id, caller = await rig.joins_as_process(41)
     number = (await rig.send(peer_id)).message.id

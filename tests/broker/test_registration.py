@@ -131,6 +131,7 @@ async def test_a_pid_of_this_machine_is_looked_up(rig, hostname):
     assert (await rig.join(pid=41, hostname=hostname)).peer.process == process
 
 
+@pytest.mark.bug("P4")
 @pytest.mark.fault("F35")
 async def test_a_pid_of_another_machine_means_nothing_here(rig):
     rig.machine.start(41)
@@ -159,6 +160,7 @@ async def test_where_tokens_are_required_everybody_is_bound_to_one():
     assert rig.broker.roster.get(peer_id).trust is Trust.TOKEN
 
 
+@pytest.mark.bug("P7")
 async def test_who_uses_its_token_once_is_bound_to_it_for_good(rig):
     joined = await rig.join()
     bearer = Caller(token_hash=hash_token(joined.token))
@@ -236,6 +238,7 @@ async def test_a_departed_peer_comes_back_with_its_token(rig):
     assert (again.peer.id, again.peer.presence) == (first.peer.id, Presence.PRESENT)
 
 
+@pytest.mark.bug("U3")
 async def test_a_process_that_registers_twice_is_one_peer(rig):
     peer_id, caller = await rig.joins_as_process(41, summary="one")
     again = await rig.join(caller, pid=41, summary="two")

@@ -22,6 +22,7 @@ async def call(rig, path, caller=ANYBODY, **body):
     return await declared(rig.broker, caller, body)
 
 
+@pytest.mark.bug("P6")
 async def test_p6_a_ghost_does_not_subscribe_and_gets_no_rows():
     rig = await make_broker()
     with pytest.raises(PeerNotFoundError):
@@ -30,6 +31,7 @@ async def test_p6_a_ghost_does_not_subscribe_and_gets_no_rows():
     assert (await rig.store.ledger()).accepted == 0
 
 
+@pytest.mark.bug("P7")
 async def test_p7_a_token_subscribes_its_own_peer_only():
     rig = await make_broker(require_token=True)
     (ann,) = await joined(rig, "ann")
@@ -37,6 +39,7 @@ async def test_p7_a_token_subscribes_its_own_peer_only():
         await subscribe(rig, ann, caller=Caller(token_hash="another"))
 
 
+@pytest.mark.bug("P10")
 async def test_p10_the_answer_says_how_many_and_who():
     rig = await make_broker()
     ann, bob = await joined(rig, "ann", "bob")
@@ -51,6 +54,7 @@ async def test_p10_the_answer_says_how_many_and_who():
     assert "preview" not in answer
 
 
+@pytest.mark.bug("B4-2")
 async def test_b4_2_a_last_value_is_never_a_dead_letter():
     rig = await make_broker()
     (ann,) = await joined(rig, "ann")
@@ -65,6 +69,7 @@ async def test_b4_2_a_last_value_is_never_a_dead_letter():
     assert (await rig.store.ledger()).balanced
 
 
+@pytest.mark.bug("B4-5")
 async def test_b4_5_a_subscriber_that_polls_slowly_loses_nothing():
     rig = await make_broker()
     (ann,) = await joined(rig, "ann")
@@ -76,6 +81,7 @@ async def test_b4_5_a_subscriber_that_polls_slowly_loses_nothing():
     assert await rig.poll(ann) == [1]
 
 
+@pytest.mark.bug("B4-14")
 async def test_b4_14_overlapping_patterns_deliver_once_and_list_once():
     rig = await make_broker()
     (ann,) = await joined(rig, "ann")
@@ -86,6 +92,7 @@ async def test_b4_14_overlapping_patterns_deliver_once_and_list_once():
     assert await rig.poll(ann) == [1]
 
 
+@pytest.mark.bug("B4-15")
 async def test_b4_15_an_expired_copy_is_not_handed_out_before_the_sweep():
     rig = await make_broker()
     (ann,) = await joined(rig, "ann")
@@ -95,6 +102,7 @@ async def test_b4_15_an_expired_copy_is_not_handed_out_before_the_sweep():
     assert await rig.poll(ann) == []
 
 
+@pytest.mark.bug("B4-19")
 async def test_b4_19_many_names_are_one_source():
     rig = await make_broker(limits=Limits(burst=2, mailbox=0))
     for name in ("cli", "other"):
@@ -103,6 +111,7 @@ async def test_b4_19_many_names_are_one_source():
         await publish(rig, from_id="third")
 
 
+@pytest.mark.bug("B4-24")
 async def test_b4_24_a_notification_names_the_topic_in_strings_only():
     rig = await make_broker()
     (ann,) = await joined(rig, "ann")

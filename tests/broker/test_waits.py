@@ -4,7 +4,7 @@ import asyncio
 
 import anyio
 import pytest
-from support.brokers import Caller, make_broker
+from support.brokers import NO_LIMITS, Caller, draft, make_broker
 
 from claude_peers.broker import mail as mail_module
 from claude_peers.broker.mail import LONGEST_WAIT
@@ -158,3 +158,16 @@ async def test_a_store_that_fails_after_the_wait_loses_nothing():
     rig.store.broken.clear()
     assert await rig.poll(bob, Caller()) == [number]
     assert await rig.states(first, number) == ["seen", "leased"]
+
+
+async def test_who_has_gone_is_handed_nothing_that_came_at_the_same_moment(rig, bob):
+    caller = Caller()
+    poll = await waiting(rig, bob, caller=caller)
+    number = (await rig.store.accept(draft(to=bob, expires_at=4e9), NO_LIMITS, now=0.0)).message.id
+    rig.broker.mail.arrivals.gone(Caller())  # somebody else
+    rig.broker.mail.arrivals.gone(caller)
+    with anyio.fail_after(BOUND):
+        assert await poll == []
+    story = await rig.store.story(number)
+    assert (story.message.deliveries, story.steps) == (0, ())
+    assert rig.broker.mail.arrivals == {}

@@ -1,6 +1,7 @@
 """What `peers` lists, for people, for scripts and for programs."""
 
 import pytest
+from support import http
 from support.letters import join
 
 
@@ -51,6 +52,7 @@ def test_peers_are_listed_with_name_and_summary(cli, machine, pair):
     assert ran.out.count("PID:") == 2
 
 
+@pytest.mark.bug("U22")
 def test_peers_are_listed_with_how_they_are_reached_and_whether_they_are_idle(cli, machine):
     machine.serve()
     for name, route, activity in (("alpha", "rewake", "idle"), ("beta", "", "")):
@@ -120,3 +122,19 @@ def test_no_peer_can_forge_a_line(cli, machine):
     ran = cli("peers")
     assert len(ran.out.splitlines()) == 3
     assert "\n  Name: q" not in ran.out
+
+
+def test_agents_are_narrowed_to_what_is_wanted(cli, machine):
+    machine.serve()
+    told = {"agent_type": "custom", "fleet_id": "f", "capabilities": ["gpu", "web"]}
+    for name, more in (("a", told), ("b", told | {"device_id": "d"}), ("c", {})):
+        http.post(machine.port, "/register", {"agent_name": name, **more})
+    for wanted, names in (
+        ((), "a b c"),
+        (("--fleet", "f"), "a b"),
+        (("--fleet", "f", "--device", "d"), "b"),
+        (("--type", "custom", "--capability", "gpu", "--capability", "web"), "a b"),
+        (("--capability", "gpu", "--capability", "x"), ""),
+        (("--online",), ""),
+    ):
+        assert cli("agents", "--names", *wanted).out.split() == names.split()

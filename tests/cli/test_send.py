@@ -144,12 +144,14 @@ def test_a_closed_stdin_is_an_empty_message(machine):
     assert "The message is empty" in ran.stderr
 
 
+@pytest.mark.bug("U19")
 def test_without_a_broker_nothing_is_claimed(cli):
     ran = cli("send", "alpha", "hi")
     assert (ran.code, ran.out) == (6, "")
     assert "No broker is running" in ran.err
 
 
+@pytest.mark.bug("U19")
 def test_an_unknown_peer_is_a_failure_that_scripts_notice(cli, machine):
     machine.serve()
     ran = cli("send", "zzzzzzzz", "hi")
@@ -194,6 +196,7 @@ def test_a_broker_of_another_implementation_gets_the_message(cli, upstream):
     assert (body["from_id"], body["to_id"], body["text"]) == ("cli", "abcd1234", "hi")
 
 
+@pytest.mark.bug("U19")
 def test_its_refusal_is_a_failure(cli, upstream):
     upstream.refusal = "Peer abcd1234 not found"
     ran = cli("send", "abcd1234", "hi")

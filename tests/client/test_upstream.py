@@ -12,7 +12,7 @@ from support import waiting
 
 from claude_peers.client import upstream
 from claude_peers.client.client import Client
-from claude_peers.client.errors import RefusedError
+from claude_peers.client.errors import NotOfferedError, RefusedError
 from claude_peers.client.http import BrokerHttp
 from claude_peers.client.upstream import UpstreamLink
 from claude_peers.core.errors import NoBrokerError
@@ -179,7 +179,7 @@ async def test_what_it_knows_it_is_asked_and_its_refusals_come_through(broker):
             await session.client.call(
                 "/send-message", {"from_id": "upstream", "to_id": "nobody", "text": "x"}
             )
-        with pytest.raises(RefusedError, match="not found"):
+        with pytest.raises(NotOfferedError, match="it knows no /ledger"):
             await session.client.call("/ledger", {})
 
 
@@ -205,6 +205,24 @@ async def test_mail_is_fetched_by_itself_and_held_until_it_is_acknowledged(broke
         await session.client.call("/ack-messages", {"message_ids": [first["id"]]})
         assert await session.poll() == ["two"]
         assert second["id"] == -2
+
+
+async def test_of_an_agentmesh_message_what_ours_reads_otherwise_is_left_out(broker):
+    more = {"topic": "build", "qos": 1, "expires_at": "2026-01-01T00:00:00.000Z", "signature": None}
+    async with Session(broker) as session:
+        broker.put(1, "one")
+        broker.mail[0] |= more
+        await eventually(lambda: session.pushed)
+        ((message, _),) = session.pushed
+    assert message == {
+        "from_id": "otherone",
+        "to_id": "upstream",
+        "text": "one",
+        "topic": "build",
+        "sent_at": "2026-01-01T00:00:00.000Z",
+        "id": -1,
+        "uid": "upstream-1",
+    }
 
 
 async def test_asking_for_mail_asks_the_broker_at_once(broker, monkeypatch):
@@ -251,6 +269,7 @@ async def test_mail_that_is_being_fetched_when_the_connection_is_given_up_is_hel
         assert await session.poll() == ["one"]
 
 
+@pytest.mark.bug("U10")
 async def test_requests_that_come_faster_than_polls_do_not_keep_mail_off(broker):
     async with Session(broker) as session:
         broker.put(1, "one")

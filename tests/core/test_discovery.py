@@ -39,6 +39,7 @@ def test_a_repository_shows_who_works_anywhere_in_its_tree():
     assert shown("repo", cwd="/r", root="/r") == ["tree", "deep"]
 
 
+@pytest.mark.bug("U14")
 def test_a_repository_shows_the_work_trees_that_share_it():
     assert shown("repo", cwd="/w", root="/w", repo="/r/.git") == ["tree", "deep", "twin"]
 

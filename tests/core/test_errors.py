@@ -26,6 +26,7 @@ EXAMPLES = [
     errors.NoBrokerError("Nobody listens on port 7899", "Start a session."),
     errors.TooManyTopicsError("You have 64 subscriptions", "Unsubscribe from one."),
     errors.RetainedTooLongError(20_000, 16_384),
+    errors.NoFleetSecretError(),
 ]
 
 
@@ -107,4 +108,5 @@ def test_the_refusals_that_upstreams_clients_expect_as_200_are_those_of_a_messag
         "dedupe_conflict",
         "too_many_topics",
         "retained_too_long",
+        "no_fleet_secret",
     }

@@ -38,11 +38,13 @@ def test_a_process_of_before_the_last_reboot_is_gone_whoever_has_its_pid_now():
     assert is_gone(peer(process=Process(pid=7, started="1"), boot="earlier"), alive=True)
 
 
+@pytest.mark.bug("P5")
 def test_a_peer_without_a_known_process_is_gone_after_its_silence():
     assert not is_gone(ELSEWHERE, silent=SILENCE)
     assert is_gone(ELSEWHERE, silent=SILENCE + 0.001)
 
 
+@pytest.mark.bug("B4-16")
 @pytest.mark.parametrize("who", [HERE, ELSEWHERE])
 def test_a_live_connection_is_proof_enough(who):
     assert not is_gone(who, alive=False, linked=True, silent=10 * SILENCE)

@@ -183,6 +183,7 @@ def test_an_invite_is_good_once_and_for_its_time(hosts):
     assert told(away, "join", word[:-4])["code"] == "bad_request"
 
 
+@pytest.mark.bug("P1")
 @pytest.mark.threat("T28")
 def test_a_broker_that_was_never_joined_is_not_even_connected_to(hosts):
     home, away = hosts
@@ -341,6 +342,7 @@ def test_a_clock_that_is_off_is_named_with_both_times(remote, skew):
     assert re.search(r"differ by (89|90|91) s", answer["error"])
 
 
+@pytest.mark.bug("P3")
 @pytest.mark.threat("T13", "T14")
 def test_without_a_token_every_path_is_refused(remote):
     for path, body in [
@@ -352,6 +354,7 @@ def test_without_a_token_every_path_is_refused(remote):
         assert (path, status, answer["code"]) == (path, 401, "unknown_machine")
 
 
+@pytest.mark.bug("B4-21")
 @pytest.mark.threat("T15")
 def test_a_machine_is_not_its_brokers_user(hosts, remote):
     for path in (

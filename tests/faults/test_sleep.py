@@ -66,6 +66,7 @@ async def test_who_asks_before_the_first_round_after_a_sleep_is_told_no_less(rig
     assert presence(rig, peer_id) is Presence.PRESENT
 
 
+@pytest.mark.bug("U12")
 @pytest.mark.anyio
 @pytest.mark.parametrize("set_by", [-HOUR, HOUR, TO_2038], ids=["-1 h", "+1 h", "2038"])
 @pytest.mark.fault("F24")

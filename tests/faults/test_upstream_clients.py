@@ -28,6 +28,7 @@ def polled(machine: Machine, peer_id: str) -> list[str]:
     return [each["text"] for each in machine.post("/poll-messages", {"id": peer_id})["messages"]]
 
 
+@pytest.mark.bug("U3")
 @pytest.mark.fault("F39")
 def test_upstreams_clients_keep_id_and_mail_when_the_leader_is_killed(machine: Machine):
     for session in (machine.session(), machine.session()):

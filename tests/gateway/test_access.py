@@ -10,6 +10,7 @@ from support.clients import LINUX, NOBODY, ROOT, Client
 from support.inproc import BOUND, SECRET, LiveWire, Wire, head, post, running
 from support.waiting import eventually
 
+from claude_peers.core.limits import Limits
 from claude_peers.wire import proof
 
 ACTS = {
@@ -108,6 +109,7 @@ def test_its_later_connections_speak_for_it_too(broker):
         assert client.ask("/poll-messages", {"id": me})[0] == 200
 
 
+@pytest.mark.bug("U16")
 @LINUX
 def test_registering_anothers_pid_evicts_nobody(broker, wire):
     with Client(broker.port) as client:
@@ -357,3 +359,14 @@ def test_where_the_system_does_not_tell_everybody_on_this_machine_passes(monkeyp
         joined = wire.ask("/register", {"pid": os.getpid()})[1]
         assert peer(broker, joined["id"]).trust == "open"
         assert wire.ask("/poll-messages", {"id": joined["id"]})[0] == 200
+
+
+@pytest.mark.bug("B4-19")
+def test_a_broadcast_over_the_limit_is_refused_as_agentmesh_refuses_it():
+    with running(limited=True) as broker, Wire(broker.port) as wire:
+        body = {"from_id": "cli", "topic": "t", "text": "x"}
+        answers = [wire.ask("/broadcast", body) for _ in range(Limits().burst + 1)]
+    status, told = answers[-1]
+    assert (status, told["ok"], told["code"], told["delivered_to"]) == (
+        200, False, "rate_limited", [],
+    )  # fmt: skip

@@ -46,7 +46,7 @@ def test_the_broker_serves_the_document_and_nothing_else_under_its_paths(broker,
     served = http.get(broker.port, "/openapi.json")
     assert (served.status, served.json()) == (200, document)
     assert served.headers["content-type"] == "application/json;charset=utf-8"
-    assert set(document["paths"]) == {*broker.app._get, *BY_PATH}
+    assert set(document["paths"]) == {*broker.app._get, *BY_PATH, "/events"}
 
 
 @pytest.mark.parametrize(
@@ -81,6 +81,7 @@ def test_an_operation_says_what_it_takes_and_answers(document, path):
     assert openapi.answer_of(BY_PATH[path])
 
 
+@pytest.mark.bug("B4-25")
 def test_an_operation_without_an_answer_is_noticed():
     async def serve(broker: Any, caller: Any, request: Any) -> Any:
         """Answer whatever it likes."""

@@ -117,6 +117,7 @@ def test_status_is_health_and_what_the_node_tells(broker, wire):
     assert (told["sessions"], told["epoch"], told["peers"]) == (7, 1, 0)
 
 
+@pytest.mark.bug("B4-20")
 @pytest.mark.threat("T2", "T5")
 def test_no_answer_lets_a_web_page_read_it_or_says_what_serves_it(broker, wire):
     for request in (head(broker.port, "GET", "/"), head(broker.port, "GET", "/", Origin="null")):

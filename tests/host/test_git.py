@@ -98,6 +98,7 @@ def test_a_detached_head_is_a_short_commit(repo):
     assert git.inspect(str(repo)).branch == run(repo, "rev-parse", "--short", "HEAD")
 
 
+@pytest.mark.bug("U14")
 def test_a_linked_work_tree_shares_the_common_folder_and_the_name(repo, tmp_path):
     tree = tmp_path / "elsewhere"
     run(repo, "worktree", "add", "--quiet", "-b", "side", tree)

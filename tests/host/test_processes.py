@@ -67,6 +67,7 @@ def test_a_start_time_is_the_same_for_whoever_asks(backend, sleeper):
     assert told.stdout.strip() == processes.start_time(sleeper.pid)
 
 
+@pytest.mark.bug("U5")
 def test_another_process_under_the_same_pid_is_not_alive(backend, sleeper):
     assert not processes.alive(Process(pid=sleeper.pid, started="1"))
     assert not processes.alive(Process(pid=sleeper.pid, started=""))
@@ -189,6 +190,7 @@ def test_a_process_that_may_not_be_signalled_is_not_revived(monkeypatch, sleeper
     assert linux.revive(process)
 
 
+@pytest.mark.bug("U5")
 @pytest.mark.parametrize(
     ("failure", "there"),
     [(PermissionError, True), (ProcessLookupError, False), (OverflowError, False), (None, True)],
@@ -206,6 +208,7 @@ def test_a_process_that_proc_hides_is_asked_for_by_signal(monkeypatch, failure, 
     assert linux.alive(Process(pid=1234, started="1")) is there
 
 
+@pytest.mark.bug("U5")
 @pytest.mark.parametrize(
     ("failure", "there"),
     [(psutil.AccessDenied(1), True), (psutil.NoSuchProcess(1), False)],

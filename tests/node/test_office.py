@@ -65,6 +65,7 @@ async def test_a_leader_counts_its_epoch_and_serves(office, chosen):
     assert (first.epoch, second.epoch) == (1, 2)
 
 
+@pytest.mark.bug("U23")
 async def test_nobody_leads_while_another_holds_the_lock(office, lock, database, chosen):
     with FileLock(lock, thread_local=False):
         assert not await office().take()
@@ -73,6 +74,7 @@ async def test_nobody_leads_while_another_holds_the_lock(office, lock, database,
     assert await office().take()
 
 
+@pytest.mark.bug("U23")
 @pytest.mark.fault("F12")
 async def test_whoever_cannot_bind_the_port_frees_everything(office, chosen, lock):
     stranger = await asyncio.start_server(lambda _r, _w: None, "127.0.0.1", chosen.port)
@@ -108,6 +110,7 @@ async def test_a_damaged_database_is_refused_and_frees_the_lock(office, chosen, 
     assert not files.is_locked(str(lock))
 
 
+@pytest.mark.bug("U17")
 async def test_lock_and_database_are_private(office, database, lock):
     old = os.umask(0)
     try:

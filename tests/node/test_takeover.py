@@ -113,12 +113,14 @@ def test_no_message_is_lost_when_the_leader_is_killed_five_times_in_a_row(machin
     assert len(epochs) >= 6  # who led only for a moment may not have been seen
 
 
+@pytest.mark.bug("U6")
 @posix
 @pytest.mark.fault("F2")
 def test_no_message_is_lost_when_the_leader_is_killed(machine: Machine, tell):
     assert len(strike_under_load(machine, kill, tell, times=1)) >= 2
 
 
+@pytest.mark.bug("U7")
 @posix
 @pytest.mark.fault("F4")
 def test_no_message_is_lost_when_the_leader_is_asked_to_end(machine: Machine, tell):
@@ -131,6 +133,7 @@ def test_a_stopped_leader_is_woken_and_stays_the_leader(machine: Machine, tell):
     assert len(strike_under_load(machine, stop, tell, times=1)) == 1
 
 
+@pytest.mark.bug("U2")
 @posix
 def test_mail_for_a_leader_that_dies_waits_for_its_successor(machine: Machine):
     sessions = crowd(machine, 4)

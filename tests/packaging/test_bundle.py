@@ -50,6 +50,7 @@ def test_the_cache_is_where_platformdirs_would_have_it(
     assert found == folders("claude-peers", appauthor=False).user_cache_dir
 
 
+@pytest.mark.bug("U9")
 def test_the_cache_on_windows_is_in_the_local_profile() -> None:
     found = start.cache_folder({"LOCALAPPDATA": "/local"}, "win32")
 

@@ -83,6 +83,7 @@ def test_what_shiv_builds_works(source: Path, tmp_path: Path) -> None:
     drive(tmp_path / "claude-peers.pyz", cwd=tmp_path)
 
 
+@pytest.mark.bug("U9")
 def test_our_own_file_works(file: Path, tmp_path: Path) -> None:
     drive(sys.executable, "-S", file, cwd=tmp_path)
 

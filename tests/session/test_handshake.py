@@ -44,6 +44,7 @@ def test_the_instructions_fit_every_client():
     assert INSTRUCTIONS.isascii()
 
 
+@pytest.mark.bug("U21")
 @pytest.mark.parametrize(
     "essential",
     [

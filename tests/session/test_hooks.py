@@ -96,6 +96,7 @@ async def test_another_route_that_the_user_chose_keeps_mail_out_of_answers():
 # Evidence
 
 
+@pytest.mark.bug("U1")
 async def test_an_answer_that_was_written_is_a_push_and_no_evidence(rig):
     await rig.arrive("one")
     await rig.answered("PostToolBatch")

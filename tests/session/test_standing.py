@@ -236,3 +236,12 @@ async def test_a_second_server_tells_no_route(scene):
     one.standing.ways.hooks = True
     one.standing.beat()
     assert one.told == []
+
+
+async def test_fleet_device_and_capabilities_are_told_as_they_are_set(tmp_path: Path) -> None:
+    told = {"AGENTMESH_FLEET_ID": "f", "AGENTMESH_CAPABILITIES": "a, b"}
+    scene = Scene(tmp_path, CODEX, **told)
+    body = scene.standing.registration()
+    assert (body["fleet_id"], body["capabilities"]) == ("f", ["a", "b"])
+    assert "device_id" not in body
+    assert (scene.member.fleet_id, scene.member.device_id) == ("f", "")

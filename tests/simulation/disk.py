@@ -240,6 +240,15 @@ class Database:
     async def machines(self) -> list[Any]:
         return await self._read(lambda store: store.machines())
 
+    async def wills(self) -> list[Any]:
+        return await self._read(lambda store: store.wills())
+
+    async def webhooks(self) -> list[Any]:
+        return await self._read(lambda store: store.webhooks())
+
+    async def hook_tokens(self) -> list[Any]:
+        return await self._read(lambda store: store.hook_tokens())
+
     async def subscriptions(self) -> list[Any]:
         return await self._read(lambda store: store.subscriptions())
 

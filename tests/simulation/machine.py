@@ -237,6 +237,8 @@ PARTS = SimpleNamespace(
         alive=lambda process: current().world.find(process.pid) is not None,
     ),
     options=parts.options,
+    posts=parts.posts,
+    announcer=parts.announcer,
     store=lambda _settings: Database(current().main),
 )
 SOCKET = SimpleNamespace(

@@ -90,6 +90,7 @@ class Transport:
         self.delivered: list[Message] = []
         self.dismissed: list[PeerId] = []
         self.read: list[tuple[PeerId, list[int]]] = []
+        self.looked: list[PeerId] = []
 
     def reaches(self, peer_id: PeerId) -> bool:
         return peer_id in self.linked
@@ -99,6 +100,9 @@ class Transport:
 
     def dismiss(self, peer_id: PeerId) -> None:
         self.dismissed.append(peer_id)
+
+    def look_again(self, peer_id: PeerId) -> None:
+        self.looked.append(peer_id)
 
     def settled(self, peer_id: PeerId, ids: list[int]) -> None:
         self.read.append((peer_id, ids))
@@ -188,12 +192,12 @@ class Rig:
 
 
 async def make_broker(
-    store=None, *, limits: Limits = NO_LIMITS, require_token=False, share=False
+    store=None, *, limits: Limits = NO_LIMITS, require_token=False, share=False, **more
 ) -> Rig:
     """Return a broker that has taken office on `store`, by default on an empty one in memory."""
     store = FlakyStore() if store is None else store
     clock, machine, transport = Clock(), Machine(), Transport()
-    options = Options(limits=limits, require_token=require_token, share=share)
+    options = Options(limits=limits, require_token=require_token, share=share, **more)
     broker = Broker(store, transport, clock=clock, here=machine.here(), options=options)
     await broker.open(LEADER)
     return Rig(broker, store, clock, machine, transport)

@@ -25,6 +25,7 @@ SHAPES = {
     "ts": r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z",
     "cwd": r"[^\s:]+",
     "port": r"\d+",
+    "sig": "[0-9a-f]{64}",
     "any": ".*",
 }
 _PLACEHOLDER = re.compile(rf"<(?:({'|'.join(SHAPES)})(?::\w+)?|big:\d+:[0-9a-f]+)>")

@@ -19,6 +19,16 @@ def claude() -> str:
     return given or _skip("no Claude Code")
 
 
+def codex() -> str:
+    """Return the path of Codex, a native program, or skip the test."""
+    return _first("@openai/codex-*/vendor/*/bin/codex") or _skip("no Codex")
+
+
+def gemini() -> list[str]:
+    """Return the command of Gemini CLI, or skip the test."""
+    return _script("gemini", "Gemini CLI")
+
+
 def inspector() -> list[str]:
     """Return the command of the MCP Inspector under a Node that can run it, or skip the test."""
     return _script("mcp-inspector", "MCP Inspector")

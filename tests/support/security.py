@@ -13,8 +13,8 @@ ROWS = {
     "T4": ("a page asks for `0.0.0.0`", "421"),
     "T5": ("a page reads who is there", "403, and no answer lets a page read it"),
     "T6": (
-        "a page opens a WebSocket",
-        "403; not offered yet: there is no WebSocket, the path answers 404",
+        "a page opens a WebSocket or a stream of events",
+        "403 on every path; what is no frame ends the connection unserved",
     ),
     "T7": ("a message in another peer's name", "401, nothing is stored; else marked not verified"),
     "T8": ("another peer's mail is read or acknowledged", "401, the mail is still there"),
@@ -44,7 +44,7 @@ ROWS = {
     ),
     "T18": (
         "a webhook makes the broker ask any address",
-        "not offered yet: the fields are ignored and nobody is called",
+        "refused unless it is this machine's, or allowed; judged again at each post; no redirects",
     ),
     "T19": ("a text closes its frame or opens a tag with authority", "is shown, not obeyed"),
     "T20": ("a name, summary or directory injects", "one printable line of bounded length"),

@@ -136,7 +136,7 @@ def _fields(named: Iterable[tuple[str, bool]]) -> str:
 
 
 def _default(value: Any) -> str:
-    if value is None:
+    if value in (None, ()):
         return "unset"
     return f"`{int(value) if isinstance(value, bool) else value}`"
 

@@ -52,6 +52,10 @@ class Upstream:
             self.answer("/register", {"pid": os.getpid(), "cwd": "/", "summary": summary})["id"]
         )
 
+    def respond(self, path: str, body: dict[str, Any]) -> tuple[int, Any]:
+        """Return status and body of the answer to a POST."""
+        return 200, self.answer(path, body)
+
     def answer(self, path: str, body: dict[str, Any]) -> Any:
         """Return the answer to a POST."""
         match path:
@@ -115,7 +119,7 @@ class _Requests(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         self.server.upstream.requests.append((self.path, body))
-        self._tell(200, self.server.upstream.answer(self.path, body))
+        self._tell(*self.server.upstream.respond(self.path, body))
 
     def log_message(self, *_: object) -> None:
         """Say nothing."""

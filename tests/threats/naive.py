@@ -104,6 +104,8 @@ class _Requests(BaseHTTPRequestHandler):
             self.send_response(101)
             self.end_headers()
             self.close_connection = True
+        elif self.path.startswith("/events"):
+            self._tell(self.server.broker.peek_messages({"id": self.path.partition("=")[2]}))
         elif self.path == "/agent-cards":
             self._tell(self.server.broker.list_peers({}))
         else:

@@ -164,6 +164,22 @@ ATTACKS = (
     # A page that reads who is there
     request("T5", "/agent-cards", PAGE, "told", method="GET", headers={"Origin": "https://e"}),
     request("T5", "/list-peers", PAGE, "told", headers={"Origin": "https://e"}, body={}),
+    # A page's stream of events
+    *(
+        request("T6", "/events?id=$VICTIM", PAGE, "read", method="GET", headers={name: value})
+        for name, value in (
+            ("Origin", "https://evil.example"),
+            ("Origin", "null"),
+            ("Sec-Fetch-Site", "cross-site"),
+        )
+    ),
+    request(
+        "T3", "/events?id=$VICTIM", ELSEWHERE, "read", method="GET",
+        headers={"Host": "evil.example:$PORT"},
+    ),
+    # Another's stream
+    request("T8", "/events?id=$VICTIM", OTHERS, "read", method="GET"),
+    request("T8", "/events?id=$VICTIM", OTHERS, "read", method="GET", headers=MINE),
     # A page's WebSocket
     request("T6", "/ws", PAGE, "answered", method="GET", headers={**UPGRADE, "Origin": "https://e"}),
     request(

@@ -117,6 +117,7 @@ def test_a_broker_that_asks_nobody_who_they_are_serves_every_user():
         assert broker.mail == []
 
 
+@pytest.mark.bug("U17")
 @pytest.mark.threat("T10", "T12")
 def test_another_user_opens_no_file_of_a_broker(served):
     me = served.post("/register", {"name": "canary"})["id"]

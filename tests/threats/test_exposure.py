@@ -34,6 +34,7 @@ def sockets_of(pid: int, kind: str) -> list[list[str]]:
     return [words for words in map(str.split, lines) if words[9] in inodes]
 
 
+@pytest.mark.bug("P3")
 @LINUX
 @pytest.mark.threat("T13")
 def test_by_default_a_broker_listens_on_this_machine_alone_and_announces_nothing(machine: Machine):
@@ -216,7 +217,7 @@ def test_the_product_imports_nothing_that_is_not_declared_with_a_floor():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     declared = [each.partition(";")[0].strip() for each in project["dependencies"]]
     names = {re.split("[<>=]", each)[0] for each in declared}
-    assert names == {"mcp", "psutil", "filelock", "platformdirs", "h11", "cryptography"}
+    assert names == {"mcp", "psutil", "filelock", "platformdirs", "h11", "cryptography", "wsproto"}
     assert not [each for each in declared if not re.search("[<>=]", each)]
     behind_mcp = {"anyio", "mcp_types", "pydantic"}
     known = names | behind_mcp | set(sys.stdlib_module_names) | {"claude_peers"}

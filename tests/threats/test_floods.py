@@ -27,6 +27,7 @@ def flood(port: int) -> list[bool]:
         return [wire.ask("/send-message", body)[1]["ok"] for body in bodies]
 
 
+@pytest.mark.bug("B4-19")
 @pytest.mark.threat("T23")
 def test_a_flood_under_changing_names_gets_no_more_than_the_burst():
     with running(limited=True) as broker:

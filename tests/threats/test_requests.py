@@ -52,12 +52,14 @@ def refused(broker: Running, ours: Scene) -> Callable[[Attack], None]:
     return strike
 
 
+@pytest.mark.bug("U15")
 @pytest.mark.threat("T1")
 @attacks("T1")
 def test_a_post_that_a_page_may_send_without_asking_is_refused(refused, attack):
     refused(attack)
 
 
+@pytest.mark.bug("U15")
 @pytest.mark.threat("T2")
 @attacks("T2")
 def test_a_page_is_refused_whatever_its_origin(refused, attack):
@@ -76,6 +78,7 @@ def test_the_address_of_all_interfaces_is_refused(refused, attack):
     refused(attack)
 
 
+@pytest.mark.bug("B4-20")
 @pytest.mark.threat("T5")
 @attacks("T5")
 def test_no_page_reads_who_is_there(refused, attack):
@@ -88,18 +91,21 @@ def test_no_page_upgrades_its_connection(refused, attack):
     refused(attack)
 
 
+@pytest.mark.bug("U16")
 @pytest.mark.threat("T7")
 @attacks("T7")
 def test_nobody_sends_in_the_name_of_anothers_peer(refused, attack):
     refused(attack)
 
 
+@pytest.mark.bug("U16")
 @pytest.mark.threat("T8")
 @attacks("T8")
 def test_nobody_reads_or_acknowledges_the_mail_of_anothers_peer(refused, attack):
     refused(attack)
 
 
+@pytest.mark.bug("U16")
 @pytest.mark.threat("T9")
 @attacks("T9")
 def test_nobody_evicts_or_rewrites_anothers_peer(refused, attack):

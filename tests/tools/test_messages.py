@@ -65,6 +65,7 @@ async def test_a_shown_message_is_acknowledged_and_not_shown_again(member, clien
     assert await check(member) == "No new messages."
 
 
+@pytest.mark.bug("U1")
 async def test_a_result_that_was_not_written_gives_its_messages_back(member, client):
     client.arrive("one")
     await written(member, await check(member), whole=False)
@@ -297,6 +298,7 @@ async def test_an_upstream_brokers_answer_is_upstreams_words(member):
     assert await send_message.run(member, to_id="q", message="hi") == "Message sent to peer q"
 
 
+@pytest.mark.bug("U20")
 @pytest.mark.parametrize("name", ["to", "peer_id", "name", "to_id"])
 def test_a_peer_may_be_named_as_models_like_to(name):
     assert arguments(send_message, {name: "alpha", "text": "hi"}) == {

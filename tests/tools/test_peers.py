@@ -3,6 +3,7 @@
 import anyio
 import pytest
 
+from claude_peers.core.errors import BadRequestError
 from claude_peers.core.limits import SUMMARY
 from claude_peers.tools import TOOLS
 from claude_peers.tools.peers import list_peers, set_summary, whoami
@@ -80,6 +81,7 @@ async def test_a_summary_with_tags_comes_back_without(member):
     assert "</channel" not in await set_summary.run(member, summary="</channel>")
 
 
+@pytest.mark.bug("U22")
 async def test_whoami_tells_id_name_place_route_and_unread(member):
     assert await whoami.run(member) == (
         "ID: me000000\n  Name: me\n  CWD: /p\n"
@@ -118,3 +120,27 @@ def test_the_core_tools_are_loaded_at_once_and_there_are_few():
     ]
     assert len(TOOLS) <= 12
     assert "list_agents" in list_peers.also
+
+
+async def test_what_is_wanted_goes_to_the_broker_and_nothing_else_does(member, client):
+    wanted = {"agent_type": "codex", "capabilities": ["gpu"], "online_only": True}
+    await list_peers.run(member, fleet_id="f", device_id="", **wanted)
+    ((_, asked),) = client.asked
+    assert {name: asked[name] for name in (*wanted, "fleet_id")} == {**wanted, "fleet_id": "f"}
+    assert "device_id" not in asked
+
+
+@pytest.mark.parametrize("kind", ["fleet", "device"])
+async def test_a_scope_means_ones_own_fleet_or_device(member, client, kind):
+    with pytest.raises(BadRequestError, match=f"in no {kind}"):
+        await list_peers.run(member, scope=kind)
+    setattr(member, f"{kind}_id", "mine")
+    await list_peers.run(member, scope=kind)
+    await list_peers.run(member, scope=kind, **{f"{kind}_id": "other"})
+    assert [asked[f"{kind}_id"] for _, asked in client.asked] == ["mine", "other"]
+
+
+async def test_a_peers_fleet_and_capabilities_are_shown(member, client):
+    client.peers = [peer(1, fleet_id="f", device_id="d", capabilities=["a", "b"])]
+    text = await list_peers.run(member)
+    assert "  Fleet: f\n  Device: d\n  Capabilities: a, b" in text

@@ -42,6 +42,7 @@ MESSAGE = {"id": 5, "from_id": "abcd1234", "text": "hi", "sent_at": "now", "veri
 SENDER = {"id": "abcd1234", "name": "main", "summary": "works", "cwd": "/r"}
 
 
+@pytest.mark.bug("B4-24")
 @given(message=MESSAGES, sender=SENDERS)
 @settings(deadline=None, max_examples=300)
 @pytest.mark.threat("T20")
@@ -72,6 +73,7 @@ def test_no_notification_closes_or_opens_a_channel(message, sender):
     assert not re.search(r"<\s*/?\s*channel\b", told, re.IGNORECASE)
 
 
+@pytest.mark.bug("B4-24")
 def test_a_notification_tells_who_where_and_when():
     assert notification(MESSAGE, SENDER) == {
         "jsonrpc": "2.0",

@@ -2,6 +2,7 @@
 
 import pytest
 
+from claude_peers.wire import quirks
 from claude_peers.wire.quirks import ACKNOWLEDGEMENT, client_name, renamed, scalar_as_text
 
 
@@ -54,3 +55,15 @@ def test_a_field_under_our_name_counts_unless_it_is_null():
 )
 def test_our_name_of_a_client_wins_over_agentmeshs(agent_type, client, name):
     assert client_name(agent_type, client) == name
+
+
+def test_a_refused_broadcast_reached_nobody_in_agentmeshs_words():
+    told = {"ok": False, "error": "x"}
+    assert quirks.refused("/broadcast", told) == told | {"delivered_to": []}
+    assert quirks.refused("/send-message", told) == told
+
+
+def test_a_missing_agent_is_named_as_agentmesh_names_it():
+    error = quirks.agent_not_found("a\nb")
+    assert (error.fact, error.code) == ("Agent a b not found", "peer_not_found")
+    assert error.remedy

@@ -1,6 +1,14 @@
 """One function per request a peer may make; this tuple is the API."""
 
-from claude_peers.broker.operations import admin, machines, messages, peers, topics
+from claude_peers.broker.operations import (
+    admin,
+    agentmesh,
+    machines,
+    messages,
+    peers,
+    topics,
+    webhooks,
+)
 from claude_peers.broker.operations.registry import Operation
 
 OPERATIONS: tuple[Operation, ...] = (
@@ -25,6 +33,8 @@ OPERATIONS: tuple[Operation, ...] = (
     peers.mute,
     peers.set_route,
     peers.add_keys,
+    agentmesh.verify_signature,
+    agentmesh.federation_status,
     admin.history,
     admin.step_down,
     admin.ledger,
@@ -32,4 +42,10 @@ OPERATIONS: tuple[Operation, ...] = (
     machines.invite,
     machines.revoke,
     machines.machines,
+    webhooks.set_webhook,
+    webhooks.remove_webhook,
+    webhooks.webhooks,
+    webhooks.hook_token,
+    webhooks.hook_tokens,
+    webhooks.revoke_hook_token,
 )

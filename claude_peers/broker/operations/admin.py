@@ -4,12 +4,11 @@ from typing import TYPE_CHECKING, Any
 
 from claude_peers.broker.operations.registry import operation
 from claude_peers.core.models import Caller
+from claude_peers.wire.letters import letter_view, with_names
 from claude_peers.wire.records import (
     HistoryRequest,
     PeerRequest,
     StepDownRequest,
-    letter_view,
-    with_names,
 )
 
 if TYPE_CHECKING:

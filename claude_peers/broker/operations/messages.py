@@ -4,13 +4,17 @@ from typing import TYPE_CHECKING, Any, cast
 
 from claude_peers.broker.context import iso
 from claude_peers.broker.mail import Sent
+from claude_peers.broker.operations import agentmesh
 from claude_peers.broker.operations.registry import Answer, operation
 from claude_peers.core.delivery import Event
+from claude_peers.core.errors import PeerNotFoundError, SecretRequiredError
 from claude_peers.core.limits import NAME
 from claude_peers.core.models import Caller
 from claude_peers.core.outlook import next_step
 from claude_peers.core.text import one_line
-from claude_peers.wire.quirks import ACKNOWLEDGEMENT
+from claude_peers.wire.agentmesh import DEAD
+from claude_peers.wire.letters import dead_letter_view, story_view, with_names
+from claude_peers.wire.quirks import ACKNOWLEDGEMENT, agent_not_found
 from claude_peers.wire.records import (
     DeadLettersRequest,
     MessageRequest,
@@ -18,16 +22,14 @@ from claude_peers.wire.records import (
     PeerRequest,
     PollRequest,
     SendMessageRequest,
-    dead_letter_view,
-    kept_view,
-    message_view,
-    story_view,
-    with_names,
 )
 
 if TYPE_CHECKING:
     from claude_peers.broker.broker import Broker
     from claude_peers.wire import answers
+
+OBSERVED = 100
+"""Messages in one answer to an observer: at their longest they are 25 MB."""
 
 
 @operation("/send-message", SendMessageRequest)
@@ -35,7 +37,14 @@ async def send_message(
     broker: "Broker", caller: Caller, request: SendMessageRequest
 ) -> "answers.Sent":
     """Store a message for one peer; ok means that it is durable."""
-    return _sent_view(await broker.mail.send(caller, request))
+    sender = broker.roster.get(request.from_id)
+    try:
+        sent = await broker.mail.send(caller, request)
+    except PeerNotFoundError:
+        if sender is None or not sender.profile.agentmesh:
+            raise
+        raise agent_not_found(request.to_id) from None
+    return _sent_view(sent)
 
 
 @operation("/poll-messages", PollRequest)
@@ -43,12 +52,12 @@ async def poll_messages(
     broker: "Broker", caller: Caller, request: PollRequest
 ) -> "Answer[answers.Mail]":
     """Take unread mail; it counts as seen with the next poll, or with an acknowledgement."""
+    if request.read_only or request.subscribe_all:
+        return Answer({"messages": await _looked_at(broker, caller, request)}, lambda _whole: None)
     messages, handout = await broker.mail.poll(caller, request)
-    # Upstream's pollers take each message as it is, and look its sender up themselves.
-    if request.ack_supported:
-        views: list[Any] = [kept_view(each, broker.roster.get(each.from_id)) for each in messages]
-    else:
-        views = [message_view(each) for each in messages]
+    rows, kept = agentmesh.speaks(broker, caller, request.id), request.ack_supported
+    by = iso(broker.clock.wall() + broker.options.ack_within) if kept else None
+    views = agentmesh.message_views(broker, messages, kept=kept, rows=rows, deadline=by)
     return Answer({"messages": views}, lambda whole: broker.mail.handed_over(handout, whole=whole))
 
 
@@ -56,9 +65,8 @@ async def poll_messages(
 async def peek_messages(broker: "Broker", caller: Caller, request: PeerRequest) -> "answers.Mail":
     """Look at unread mail without taking it."""
     messages = await broker.mail.peek(caller, request.id)
-    known = broker.roster.get
-    views: list[Any] = [kept_view(each, known(each.from_id)) for each in messages]
-    return {"messages": views}
+    rows = agentmesh.speaks(broker, caller, request.id)
+    return {"messages": agentmesh.message_views(broker, messages, kept=True, rows=rows)}
 
 
 @operation("/ack-messages", MessagesRequest, also=ACKNOWLEDGEMENT)
@@ -129,6 +137,8 @@ async def dead_letters(
         owner = broker.managed(caller, request.id).id
         found = await broker.mail.dead_letters(caller, owner, limit=request.limit)
     views = [dead_letter_view(each, iso(each.ended_at or 0.0)) for each in found]
+    if agentmesh.speaks(broker, caller, request.id):
+        views = [view | {"reason": DEAD.get(view["reason"], view["reason"])} for view in views]
     named: list[Any] = [with_names(view, broker.roster.get) for view in views]
     return {"dead_letters": named}
 
@@ -159,6 +169,23 @@ def _sent_view(sent: Sent) -> "answers.Sent":
     if receipt.duplicate:
         answer["duplicate"] = True
     return answer
+
+
+async def _looked_at(broker: "Broker", caller: Caller, request: PollRequest) -> list[Any]:
+    """Return one mailbox's unread mail, or for the user all recent traffic, without any effect.
+
+    Raises:
+        SecretRequiredError: it asks for all traffic, and is not known to be the user.
+    """
+    if not request.subscribe_all:
+        messages = await broker.mail.peek(caller, request.id)
+        rows = agentmesh.speaks(broker, caller, request.id)
+        return agentmesh.message_views(broker, messages, kept=True, rows=rows)
+    if not caller.knows_secret:
+        raise SecretRequiredError
+    return agentmesh.message_views(
+        broker, await agentmesh.observed(broker, limit=OBSERVED), kept=True
+    )
 
 
 def _via(request: MessagesRequest, default: str) -> str:

@@ -1,7 +1,8 @@
 """Requests about peers: joining, leaving, being alive, being found."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from claude_peers.broker.operations.agentmesh import peer_views
 from claude_peers.broker.operations.registry import operation
 from claude_peers.core.models import Caller
 from claude_peers.wire.records import (
@@ -13,12 +14,11 @@ from claude_peers.wire.records import (
     RenameRequest,
     RouteRequest,
     SetSummaryRequest,
-    peer_view,
 )
 
 if TYPE_CHECKING:
     from claude_peers.broker.broker import Broker
-    from claude_peers.wire import answers
+    from claude_peers.wire import agentmesh_answers, answers
 
 OK: "answers.Done" = {"ok": True}
 
@@ -26,7 +26,9 @@ OK: "answers.Done" = {"ok": True}
 @operation("/register", RegisterRequest)
 async def register(broker: "Broker", caller: Caller, request: RegisterRequest) -> "answers.Joined":
     """Join, or come back with a token, and learn one's id."""
+    broker.webhooks.check(caller, request.transport)
     joined = await broker.peers.register(caller, request)
+    secret = await broker.webhooks.came(joined, request.transport)
     answer: answers.Joined = {
         "id": joined.peer.id,
         "token": joined.token,
@@ -34,6 +36,8 @@ async def register(broker: "Broker", caller: Caller, request: RegisterRequest) -
     }
     if joined.secondary:
         answer["secondary"] = True
+    if secret is not None:
+        answer["webhook_secret"] = secret
     return answer
 
 
@@ -56,11 +60,10 @@ async def set_summary(
 @operation("/list-peers", ListPeersRequest)
 async def list_peers(
     broker: "Broker", caller: Caller, request: ListPeersRequest
-) -> "list[answers.Peer]":
+) -> "list[agentmesh_answers.ListedPeer]":
     """List the peers of the machine, a directory or a repository."""
     found = await broker.peers.list_peers(request, caller.machine)
-    views: list[Any] = [peer_view(peer) for peer in found]
-    return views
+    return peer_views(broker, found)
 
 
 @operation("/unregister", PeerRequest)

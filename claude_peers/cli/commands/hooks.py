@@ -1,36 +1,33 @@
-"""Wake Claude Code for mail: print its hooks, install them into a settings file, or remove them.
+"""Wake an agent for mail: print the hooks of its client, install them into a file, or remove them.
 
-They wake an idle session when mail comes and show it to a busy one. Nothing else in the file
-changes, and `remove` takes out what `install` put in. An entry that a version of Claude Code does
-not know would void the whole file, so its version is asked (--claude-version says it by hand).
+Those of Claude Code wake an idle session when mail comes and show it to a busy one. An entry that a
+version of it does not know would void the whole file, so its version is asked (--claude-version
+says it by hand). Those of Codex and Gemini CLI tell the agent of its mail after each prompt and at
+the end of each turn. Nothing else in a file changes; `remove` takes out what `install` put in.
 
 exit codes: 0 done, or nothing to do, 1 the file cannot be used or Claude Code is too old, 2 usage
 """
 
 import argparse
-import difflib
-import io
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from claude_peers.cli import output
+from claude_peers.cli import agent, output, settings_file
 from claude_peers.core.errors import ClaudePeersError
 from claude_peers.settings import Settings, load
-from claude_peers.wire import hooks, hooks_file
+from claude_peers.wire import hooks, hooks_file, turn_hooks
 
 SCOPES = {"user": "settings.json", "project": "settings.json", "local": "settings.local.json"}
 WITHIN = 5.0
 """Seconds that `claude --version` may take."""
 _SERVER = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
-_BINARY: int = getattr(os, "O_BINARY", 0)
 _UNKNOWN = (
     "The version of Claude Code is unknown, so these are only the hooks that every version since "
     "2.1.80 takes: they wake an idle session. Say it with --claude-version for all of them."
@@ -43,12 +40,19 @@ _SERVES = (
     "The hooks call the MCP server {server}, which has to be there under this name in the same "
     "scope, and not as a plugin's as well: otherwise Claude Code shows an error at each of them."
 )
+_TRUST = (
+    "Codex runs a new or changed hook only once you have looked at it: type /hooks in Codex "
+    "(`codex exec` in a script takes --dangerously-bypass-hook-trust)."
+)
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Take what to do, where, and for which Claude Code."""
     parser.add_argument(
         "action", choices=("print", "install", "remove"), help="what to do with the hooks"
+    )
+    parser.add_argument(
+        "--client", choices=("claude", *turn_hooks.DIALECTS), default="claude", help="whose hooks"
     )
     parser.add_argument("--dry-run", action="store_true", help="show the change, make none")
     parser.add_argument(
@@ -63,10 +67,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Print, install or remove."""
     settings = load()
-    path = _path(options.scope, settings)
+    path = _path(options, settings)
     if options.action == "remove":
         return _remove(options, path)
-    wanted = _Wanted.find(options, settings)
+    wanted = _wanted(options, settings)
     if options.action == "install":
         return _install(options, path, wanted)
     if options.json:
@@ -78,7 +82,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _install(options: argparse.Namespace, path: str, wanted: "_Wanted") -> int:
-    change = _change(
+    change = settings_file.change(
         path, lambda before: hooks_file.merge(before, wanted.settings), dry_run=options.dry_run
     )
     told = {"events": list(wanted.settings["hooks"]), **wanted.told}
@@ -95,7 +99,7 @@ def _install(options: argparse.Namespace, path: str, wanted: "_Wanted") -> int:
 
 
 def _remove(options: argparse.Namespace, path: str) -> int:
-    change = _change(
+    change = settings_file.change(
         path,
         lambda before: None if before is None else hooks_file.without(before),
         dry_run=options.dry_run,
@@ -114,135 +118,67 @@ def _remove(options: argparse.Namespace, path: str) -> int:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Wanted:
-    """The hooks for this Claude Code.
+    """The hooks for a client.
 
     Attributes:
         settings: what goes into its settings file.
-        server: the MCP server that they call.
-        version: the version they are made for, None if it is unknown.
+        told: what a program is told of them.
         notes: what the user should know about them.
     """
 
     settings: dict[str, Any]
-    server: str
-    version: hooks.Version | None
+    told: dict[str, Any]
     notes: list[str]
 
-    @classmethod
-    def find(cls, options: argparse.Namespace, settings: Settings) -> "_Wanted":
-        """Work out what the user's Claude Code can take."""
-        server = options.server or settings.server_name
-        if not _SERVER.fullmatch(server):
-            raise output.UsageError(
-                f"{server!r} is no name of an MCP server",
-                "Use the name that `claude mcp list` shows.",
-            )
-        told = _claude_version() if options.claude_version is None else options.claude_version
-        version = hooks.version(told)
-        state = settings.state_folder if hasattr(os, "mkfifo") else None
-        found = hooks.settings(state, server, version)
-        if not found["hooks"]:
-            raise TooOldError(version)
-        notes = [_SERVES.format(server=server)] if version and version >= hooks.EVERYTHING else []
-        if not notes:
-            notes = [_OLD if version else _UNKNOWN]
-        return cls(settings=found, server=server, version=version, notes=notes)
 
-    @property
-    def told(self) -> dict[str, Any]:
-        """What a program is told."""
-        version = ".".join(map(str, self.version)) if self.version else None
-        return {"claude_version": version, "server": self.server, "notes": self.notes}
+def _wanted(options: argparse.Namespace, settings: Settings) -> _Wanted:
+    """Work out what the user's client can take."""
+    if options.client == "claude":
+        return _for_claude(options, settings)
+    # By its name if that is on the PATH: the place of a file may change with the next version.
+    program = ["claude-peers"] if shutil.which("claude-peers") else agent.own_command()
+    join = subprocess.list2cmdline if os.name == "nt" else shlex.join
+    found = turn_hooks.settings(options.client, join([*program, "notice"]))
+    notes = [_TRUST] if options.client == "codex" else []
+    return _Wanted(settings=found, told={"client": options.client, "notes": notes}, notes=notes)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Change:
-    """What became of a file; None is the text of no file."""
-
-    path: str
-    before: str | None
-    after: str | None
-
-    @property
-    def made(self) -> bool:
-        """Whether it is another text."""
-        return self.before != self.after
-
-    def told(self, options: argparse.Namespace, also: dict[str, Any]) -> bool:
-        """Tell a program, or the change itself if it was not made; return whether that is all."""
-        diff = self._diff() if options.dry_run else None
-        if options.json:
-            seen = {"path": self.path, "scope": options.scope, "changed": self.made}
-            seen |= {"action": options.action, "dry_run": options.dry_run}
-            output.tell({**seen, **also} if diff is None else {**seen, **also, "diff": diff})
-        elif diff:
-            output.say(diff.removesuffix("\n"))
-        return bool(options.json or diff)
-
-    def _diff(self) -> str:
-        """Return the change as `diff -u` shows it, so that `patch` can make it."""
-        before, after = self.before or "", self.after or ""
-        lines = difflib.unified_diff(
-            # Not splitlines: it would split a line at more than line feeds.
-            io.StringIO(before, newline="\n").readlines(),
-            io.StringIO(after, newline="\n").readlines(),
-            os.devnull if self.before is None else self.path,
-            os.devnull if self.after is None else self.path,
+def _for_claude(options: argparse.Namespace, settings: Settings) -> _Wanted:
+    server = options.server or settings.server_name
+    if not _SERVER.fullmatch(server):
+        raise output.UsageError(
+            f"{server!r} is no name of an MCP server",
+            "Use the name that `claude mcp list` shows.",
         )
-        end = "\n\\ No newline at end of file\n"
-        return "".join(line if line.endswith("\n") else line + end for line in lines)
+    told = _claude_version() if options.claude_version is None else options.claude_version
+    version = hooks.version(told)
+    state = settings.state_folder if hasattr(os, "mkfifo") else None
+    found = hooks.settings(state, server, version)
+    if not found["hooks"]:
+        raise TooOldError(version)
+    notes = [_SERVES.format(server=server)] if version and version >= hooks.EVERYTHING else []
+    if not notes:
+        notes = [_OLD if version else _UNKNOWN]
+    shown = ".".join(map(str, version)) if version else None
+    about = {"claude_version": shown, "server": server, "notes": notes}
+    return _Wanted(settings=found, told=about, notes=notes)
 
 
-def _change(path: str, edit: Callable[[str | None], str | None], *, dry_run: bool) -> _Change:
-    """Change a file, unless nothing changes or it is only a rehearsal."""
-    target = os.path.realpath(path)  # a link stays one
-    try:
-        before = _read(target)
-        after = edit(before)
-        if before != after and not dry_run:
-            _write(target, after)
-    except (OSError, hooks_file.NotSettingsError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise SettingsFileError(path, f"{reason}") from None
-    return _Change(path=path, before=before, after=after)
-
-
-def _read(target: str) -> str | None:
-    try:
-        with open(target, "rb") as file:
-            return file.read().decode()
-    except FileNotFoundError:
-        return None
-
-
-def _write(target: str, text: str | None) -> None:
-    """Replace a file, or take it away: all of it or nothing, with the permissions it has."""
-    if text is None:
-        os.unlink(target)
-        return
-    os.makedirs(os.path.dirname(target), exist_ok=True)
-    mode = os.stat(target).st_mode & 0o7777 if os.path.exists(target) else None
-    draft = f"{target}.{os.getpid()}-{os.urandom(4).hex()}.tmp"
-    try:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _BINARY
-        with os.fdopen(os.open(draft, flags, 0o666 if mode is None else mode), "wb") as file:
-            if mode is not None:
-                os.chmod(draft, mode)  # a umask may have taken something away
-            file.write(text.encode())
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(draft, target)
-    finally:
-        with suppress(FileNotFoundError):
-            os.unlink(draft)
-
-
-def _path(scope: str, settings: Settings) -> str:
-    folder = os.path.abspath(".claude")
-    if scope == "user":
-        given = settings.environ.get("CLAUDE_CONFIG_DIR")
-        folder = os.path.abspath(given or os.path.expanduser("~/.claude"))
-    return os.path.join(folder, SCOPES[scope])
+def _path(options: argparse.Namespace, settings: Settings) -> str:
+    folder, file, variable, below = ".claude", SCOPES[options.scope], "CLAUDE_CONFIG_DIR", ""
+    if options.client != "claude":
+        dialect = turn_hooks.DIALECTS[options.client]
+        folder, file = dialect.folder, dialect.file
+        variable, below = dialect.variable, dialect.below
+        if options.scope == "local":
+            raise output.UsageError(
+                f"{options.client} has no local settings file", "Use --scope user or project."
+            )
+    if options.scope == "user":
+        given = settings.environ.get(variable)
+        home = os.path.join(os.path.expanduser("~"), folder)
+        folder = os.path.join(given, below) if given else home
+    return os.path.join(os.path.abspath(folder), file)
 
 
 def _claude_version() -> str:
@@ -267,18 +203,6 @@ def _claude_version() -> str:
 def _note(notes: list[str]) -> None:
     for note in notes:
         print(note, file=sys.stderr)
-
-
-class SettingsFileError(ClaudePeersError):
-    """A settings file cannot be used, and was left alone."""
-
-    code = "settings_file"
-
-    def __init__(self, path: str, reason: str) -> None:
-        super().__init__(
-            f"{path} was left alone: {reason}",
-            "Correct that, or put in what `claude-peers hooks print` prints by hand.",
-        )
 
 
 class TooOldError(ClaudePeersError):

@@ -19,13 +19,27 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--all", action="store_true", help="also those that are away: their mail waits for them"
     )
+    parser.add_argument("--fleet", default="", metavar="F", help="only those of a fleet")
+    parser.add_argument("--device", default="", metavar="D", help="only those on a device")
+    parser.add_argument("--type", default="", metavar="T", help="only agents of a type, as codex")
+    parser.add_argument(
+        "--capability",
+        action="append",
+        default=[],
+        metavar="C",
+        help="only those that say they can do this; several: all of them",
+    )
+    parser.add_argument("--online", action="store_true", help="only those that are told at once")
 
 
 def run(options: argparse.Namespace) -> int:
     """Print one peer after the other; exit 6 if there is no broker."""
     try:
         with Broker() as broker:
-            known = [peer for peer in broker.peers(gone=True) if _presence(peer) != DEPARTED]
+            found = broker.ask(
+                "/list-peers", {"scope": "machine", "gone": True, **_wanted(options)}
+            )
+            known = [peer for peer in found if _presence(peer) != DEPARTED]
     except NoBrokerError:
         if not options.json:
             output.say("Broker is not running.")
@@ -45,6 +59,18 @@ def run(options: argparse.Namespace) -> int:
         verb = "is" if away == 1 else "are"
         output.note(f"{away} more {verb} away: claude-peers peers --all")
     return output.OK
+
+
+def _wanted(options: argparse.Namespace) -> dict[str, Any]:
+    """Return what the list is narrowed to, as the broker knows it."""
+    wanted = {
+        "fleet_id": options.fleet,
+        "device_id": options.device,
+        "agent_type": options.type,
+        "capabilities": options.capability,
+        "online_only": options.online,
+    }
+    return {name: value for name, value in wanted.items() if value}
 
 
 def _presence(peer: dict[str, Any]) -> str:

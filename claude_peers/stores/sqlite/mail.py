@@ -242,6 +242,7 @@ def _insert(db: sqlite3.Connection, draft: Draft, more: dict[str, Any]) -> Messa
         "owed_at": draft.owed_at,
         "topic": draft.topic,
         "retained": draft.retained,
+        "qos": draft.qos,
     }
     named = ", ".join(f":{name}" for name in values)
     made = f"INSERT INTO mail ({', '.join(values)}) VALUES ({named}) RETURNING {rows.MESSAGE}"

@@ -2,6 +2,7 @@
 
 import json
 import sqlite3
+from dataclasses import asdict
 from typing import Any
 
 from claude_peers.core.models import (
@@ -14,11 +15,12 @@ from claude_peers.core.models import (
     Step,
     Trust,
 )
+from claude_peers.core.profile import Profile
 
 PEER = (
     "id, name, pid, process_pid, process_started, boot, host, cwd, git_root, repo, tty, summary, "
     "client, route, trust, presence, token_hash, keys, former, muted, machine, "
-    "shared, registered_at, last_seen"
+    "shared, profile, registered_at, last_seen"
 )
 _NAMES = PEER.split(", ")
 SAVE_PEER = (
@@ -27,7 +29,7 @@ SAVE_PEER = (
 )
 MESSAGE = (
     "id, uid, from_id, to_id, text, sent_at, state, verified, reply_to, deliveries, intent, "
-    "thread, hops, to_name, inherited, expires_at, ended_at, reason, topic, retained"
+    "thread, hops, to_name, inherited, expires_at, ended_at, reason, topic, retained, qos"
 )
 _MESSAGE = MESSAGE.split(", ")
 
@@ -38,6 +40,7 @@ def peer_row(peer: Peer) -> dict[str, Any]:
     row["process_pid"] = peer.process.pid if peer.process else None
     row["process_started"] = peer.process.started if peer.process else None
     row |= {name: json.dumps(row[name]) for name in ("keys", "former", "muted")}
+    row["profile"] = json.dumps(asdict(peer.profile))
     row["trust"], row["presence"] = peer.trust.value, peer.presence.value
     return row
 
@@ -52,6 +55,9 @@ def to_peer(row: tuple[Any, ...]) -> Peer:
     values["former"] = tuple(tuple(each) for each in json.loads(values["former"]))
     values["trust"], values["presence"] = Trust(values["trust"]), Presence(values["presence"])
     values["shared"] = bool(values["shared"])
+    told = json.loads(values["profile"])
+    told["capabilities"] = tuple(told.get("capabilities", ()))
+    values["profile"] = Profile(**told)
     return Peer(**values)
 
 

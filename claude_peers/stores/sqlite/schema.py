@@ -149,12 +149,52 @@ _TOPICS = (
     """,
 )
 
+_WILLS = (
+    "ALTER TABLE mail ADD COLUMN qos INTEGER NOT NULL DEFAULT 1",
+    """
+    CREATE TABLE will (
+        peer_id TEXT PRIMARY KEY, topic TEXT NOT NULL, text TEXT NOT NULL, qos INTEGER NOT NULL,
+        retain INTEGER NOT NULL, armed INTEGER NOT NULL
+    ) WITHOUT ROWID
+    """,
+    """
+    CREATE TRIGGER peer_without_will AFTER DELETE ON peer BEGIN
+        DELETE FROM will WHERE peer_id = old.id;
+    END
+    """,
+)
+
+_PROFILES = ("ALTER TABLE peer ADD COLUMN profile TEXT NOT NULL DEFAULT '{}'",)
+
+_WEBHOOKS = (
+    """
+    CREATE TABLE webhook (
+        peer_id TEXT PRIMARY KEY, url TEXT NOT NULL, format TEXT NOT NULL, secret TEXT NOT NULL,
+        token TEXT NOT NULL, problem TEXT NOT NULL
+    ) WITHOUT ROWID
+    """,
+    """
+    CREATE TABLE hook_token (
+        name TEXT PRIMARY KEY, topic TEXT NOT NULL, token_hash TEXT NOT NULL,
+        created_at TEXT NOT NULL
+    ) WITHOUT ROWID
+    """,
+    """
+    CREATE TRIGGER peer_without_webhook AFTER DELETE ON peer BEGIN
+        DELETE FROM webhook WHERE peer_id = old.id;
+    END
+    """,
+)
+
 MIGRATIONS: tuple[tuple[str, ...], ...] = (
     _FIRST,
     _STORIES,
     _MACHINES,
     _TOPICS,
+    _WILLS,
+    _PROFILES,
     _MACHINE_SEEN,
+    _WEBHOOKS,
 )
 
 

@@ -23,12 +23,14 @@ from claude_peers.core.models import (
     State,
     Story,
 )
-from claude_peers.stores.sqlite import machines, mail, rows, topics
+from claude_peers.core.wills import Will
+from claude_peers.stores.sqlite import machines, mail, rows, topics, wills
 from claude_peers.stores.sqlite.adopt import Adoption
 from claude_peers.stores.sqlite.commits import Commits, Result
+from claude_peers.stores.sqlite.webhooks import SqliteWebhooks
 
 
-class SqliteStore:
+class SqliteStore(SqliteWebhooks):
     """Peers and mail in one file; an async context manager that opens and closes it.
 
     Args:
@@ -135,6 +137,32 @@ class SqliteStore:
         """See `broker.ports.Store`."""
         return await self.commits.submit(
             lambda db: topics.publish(db, drafts, limits, now=now, keep=keep)
+        )
+
+    async def wills(self) -> list[Will]:
+        """See `broker.ports.Store`."""
+        return await self._read(wills.wills)
+
+    async def save_will(self, will: Will) -> None:
+        """See `broker.ports.Store`."""
+        await self.commits.submit(lambda db: wills.save(db, will))
+
+    async def drop_will(self, peer_id: PeerId) -> None:
+        """See `broker.ports.Store`."""
+        await self.commits.submit(lambda db: wills.drop(db, peer_id))
+
+    async def publish_will(
+        self,
+        will: Will,
+        drafts: Sequence[Draft],
+        limits: Limits,
+        *,
+        now: float,
+        keep: Retained | None,
+    ) -> list[Receipt | MailboxFullError]:
+        """See `broker.ports.Store`."""
+        return await self.commits.submit(
+            lambda db: wills.publish(db, will, drafts, limits, now=now, keep=keep)
         )
 
     async def accept(self, draft: Draft, limits: Limits, *, now: float) -> Receipt:

@@ -1,0 +1,128 @@
+"""What a stream to a peer has in hand: mail that is leased to it until it is acknowledged.
+
+A stream is a connection that is handed mail as it comes and cannot be taken at its word: a
+WebSocket, or a stream of events. What it was handed is its own until the peer acknowledges it, its
+lease is overdue, or the connection ends; then the rest is there again, for the next connection or
+for a poll. Each hand-out is counted, and ends in a dead letter as any other does.
+"""
+
+from claude_peers.broker.context import Context
+from claude_peers.broker.leases import Handout
+from claude_peers.broker.ports import Claim
+from claude_peers.core.delivery import Event
+from claude_peers.core.limits import PAGE
+from claude_peers.core.models import Caller, Message, PeerId
+
+IN_HAND = 1000
+"""Messages one stream may have in hand: as many as a mailbox holds."""
+
+
+class Hand:
+    """The messages that one stream has in hand.
+
+    Args:
+        context: what the broker works with.
+        owner: the peer at the other end.
+        via: what kind of stream it is, for the messages' stories.
+        ack_within: seconds to acknowledge a message; infinite for as long as the stream lasts.
+        upto: the last message that arrived over an earlier stream of this kind, 0 if unknown.
+    """
+
+    def __init__(
+        self, context: Context, owner: PeerId, *, via: str, ack_within: float, upto: int = 0
+    ) -> None:
+        self.owner = owner
+        self._context = context
+        self._via = via
+        self._ack_within = ack_within
+        self._upto = upto
+        self._ended = False
+        self._open: list[Handout] = []
+
+    @property
+    def room(self) -> int:
+        """How many more messages it may take."""
+        self._open = [handout for handout in self._open if not handout.closed]
+        return IN_HAND - sum(len(handout.ids) for handout in self._open)
+
+    def holds(self, message_id: int) -> bool:
+        """Whether a message is in hand, and neither acknowledged nor given back."""
+        return any(message_id in each.ids for each in self._open if not each.closed)
+
+    async def take(self) -> list[Message]:
+        """Take a page of what is unread, oldest first; see `room`.
+
+        Raises:
+            StoreError: nothing was taken.
+        """
+        upto, self._upto = self._upto, 0
+        if upto:
+            await self._arrived(upto)
+        context = self._context
+        claim = Claim(limit=min(PAGE, self.room), via=self._via)
+        messages = await context.store.hand_out(self.owner, claim, now=context.clock.wall())
+        deadline = context.clock.monotonic() + self._ack_within
+        ids = [message.id for message in messages]
+        if ids:
+            self._open.append(context.leases.begin(self.owner, ids, deadline=deadline))
+        if self._ended:
+            self._give_back()
+        return messages
+
+    async def seen(self, ids: list[int]) -> None:
+        """Take evidence that the peer has read messages, in this hand or not."""
+        context = self._context
+        now, via = context.clock.wall(), f"{self._via} ack"
+        moved = await context.store.move(self.owner, ids, Event.SEE, now=now, via=via)
+        context.leases.acknowledge(self.owner, tuple(moved))
+        context.transport.look_again(self.owner)
+
+    def end(self) -> None:
+        """Give back what is in hand: the connection has ended, or another took its place."""
+        self._ended = True
+        self._give_back()
+
+    def _give_back(self) -> None:
+        handouts, self._open = self._open, []
+        for handout in handouts:
+            ids = self._context.leases.drop(handout)
+            self._context.give_back(self.owner, ids, "the connection ended")
+
+    async def _arrived(self, upto: int) -> None:
+        """Settle what was handed out before, over streams of this kind, up to a message."""
+        store, after, arrived = self._context.store, 0, list[int]()
+        while page := await store.unread(self.owner, after=after, limit=PAGE):
+            after = page[-1].id
+            known = [each.id for each in page if each.id <= upto and each.deliveries]
+            arrived += [number for number in known if await self._was_handed_out(number)]
+            if after >= upto:
+                break
+        if arrived:
+            await self.seen(arrived)
+
+    async def _was_handed_out(self, number: int) -> bool:
+        story = await self._context.store.story(number)
+        steps = story.steps if story else ()
+        return any((step.event, step.via) == (Event.LEASE, self._via) for step in steps)
+
+
+class Streams:
+    """The streams' way to mail.
+
+    Args:
+        context: what the broker works with.
+    """
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+
+    def open(
+        self, caller: Caller, peer_id: str, *, via: str, ack_within: float, upto: int = 0
+    ) -> Hand:
+        """Return an empty hand for a stream to a peer; see `Hand`.
+
+        Raises:
+            NotYourPeerError: the caller may not act for it.
+        """
+        self._context.mine(caller, peer_id)
+        return Hand(self._context, PeerId(peer_id), via=via, ack_within=ack_within, upto=upto)

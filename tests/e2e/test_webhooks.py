@@ -1,0 +1,108 @@
+"""Webhooks with real processes: out across a take-over, in, and the command line."""
+
+import json
+import signal
+
+import pytest
+import standardwebhooks
+from support import http
+from support.receivers import Receiver
+from support.waiting import eventually
+
+pytestmark = [pytest.mark.processes, pytest.mark.xdist_group("processes")]
+JSON = {"Content-Type": "application/json"}
+
+
+def ask(machine, path, body, **headers):
+    answer = http.post(machine.port, path, body, JSON | headers)
+    return answer.status, json.loads(answer.body)
+
+
+def hooked(machine, receiver, **more):
+    transport = {"type": "webhook", "webhook_url": receiver.url, **more}
+    status, joined = ask(machine, "/register", {"name": "hook", "transport": transport})
+    assert status == 200
+    return joined
+
+
+def state(machine, number):
+    return json.loads(machine.cli("why", str(number), "--json").stdout)["state"]
+
+
+@pytest.mark.parametrize("blow", [signal.SIGKILL, signal.SIGTERM])
+def test_each_message_arrives_in_order_across_a_take_over_and_repeats_are_marked(machine, blow):
+    leader = machine.serve()
+    machine.start("serve")
+    eventually(lambda: http.get(machine.port, "/status").json().get("standby"), what="a standby")
+    down = [True]
+    with Receiver(lambda _got: 503 if down[0] else 200) as receiver:
+        joined = hooked(machine, receiver)
+        numbers = []
+        for count in range(5):
+            body = {"from_id": "cli", "to_id": joined["id"], "text": f"text {count}"}
+            numbers.append(ask(machine, "/send-message", body)[1]["message_id"])
+        receiver.wait(1)
+        leader.send_signal(blow)
+        leader.wait(10)
+        machine.wait_for_broker(other_than=leader.pid)
+        down[0] = False
+        eventually(lambda: state(machine, numbers[-1]) == "seen", timeout=60, what="all posted")
+        verifier = standardwebhooks.Webhook(joined["webhook_secret"])
+        taken, seen = [], {}
+        for got in receiver.got:
+            message = verifier.verify(got.body, got.headers)["message"]
+            assert message["id"] not in taken or message["redelivered"]
+            assert seen.setdefault(message["id"], got.uid) == got.uid
+            taken.append(message["id"])
+    assert list(dict.fromkeys(taken)) == numbers
+    assert {state(machine, number) for number in numbers} == {"seen"}
+    assert taken.count(numbers[-1]) == 1
+
+
+def test_the_command_line_sets_lists_and_removes(machine):
+    machine.serve()
+    ask(machine, "/register", {"name": "bob"})
+    with Receiver() as receiver:
+        made = machine.cli("webhook", "set", "bob", receiver.url, "--format", "standard")
+        assert made.stdout.startswith("whsec_")
+        assert machine.cli("send", "bob", "hello").returncode == 0
+        (got,) = receiver.wait(1)
+        verified = standardwebhooks.Webhook(made.stdout.strip()).verify(got.body, got.headers)
+        assert verified["text"] == "hello"
+    assert receiver.url in machine.cli("webhook", "list").stdout
+    assert machine.cli("webhook", "remove", "bob").returncode == 0
+    assert receiver.url not in machine.cli("webhook", "list").stdout
+    assert machine.cli("webhook", "set", "bob", "http://169.254.169.254/").returncode == 1
+    assert machine.cli("webhook", "set", "bob").returncode == 2
+
+
+def test_a_program_publishes_by_a_post_and_only_with_its_token(machine):
+    machine.serve()
+    _, ann = ask(machine, "/register", {"name": "ann"})
+    ask(machine, "/subscribe", {"id": ann["id"], "topic": "build/#"})
+    made = json.loads(machine.cli("hook-token", "build/#", "--name", "ci", "--json").stdout)
+    mine = {"Authorization": f"Bearer {made['token']}"}
+
+    def post(path, headers, body=b'{"done":1}', kind="application/json"):
+        given = {"Content-Type": kind, **headers}
+        return http.post(machine.port, path, body, given)
+
+    told = post("/hook/build/done", mine)
+    assert (told.status, json.loads(told.body)["messages"]) == (202, 1)
+    repeated = {**mine, "Idempotency-Key": "one"}
+    for _ in range(2):
+        assert post("/hook/build/a%20b", repeated, b"text", "text/plain").status == 202
+    assert post("/hook/other", mine).status == 401
+    assert post("/hook/build/done", {}).status == 401
+    assert post("/hook/build/done", {"Authorization": f"Bearer {ann['token']}"}).status == 401
+    assert post("/hook/build/done", mine, kind="application/octet-stream").status == 415
+    assert post("/hook/build/done", {**mine, "Origin": "https://evil.example"}).status == 403
+    assert post("/hook/build/%23", mine).status == 400
+    assert ask(machine, "/list-peers", {}, **mine)[0] == 401  # it allows nothing else
+    _, mail = ask(machine, "/peek-messages", {"id": ann["id"]})
+    assert [(m["topic"], m["from_id"], m["text"]) for m in mail["messages"]] == [
+        ("build/done", "hook:ci", '{"done":1}'), ("build/a b", "hook:ci", "text"),
+    ]  # fmt: skip
+    assert "ci" in machine.cli("hook-token", "--list").stdout
+    assert machine.cli("hook-token", "--revoke", "ci").returncode == 0
+    assert post("/hook/build/done", mine).status == 401

@@ -1,0 +1,129 @@
+"""The routes of agentmesh's OpenClaw gateway, by the command that serves them."""
+
+import json
+
+import pytest
+from support import http
+from support.receivers import Receiver
+from support.waiting import eventually
+
+pytestmark = [pytest.mark.processes, pytest.mark.xdist_group("processes")]
+JSON = {"Content-Type": "application/json"}
+
+
+class Gateway:
+    """The command on a scratch machine."""
+
+    def __init__(self, machine) -> None:
+        self.machine = machine
+        self.start()
+
+    def start(self) -> None:
+        self.process = self.machine.start("gateway", "--port", "0", "--json")
+        log = self.machine.root / f"process{len(self.machine.processes) - 1}.log"
+        told = eventually(lambda: log.read_text().strip(), what="a port")
+        self.port = json.loads(told.splitlines()[-1])["port"]
+
+    def end(self) -> None:
+        self.process.terminate()
+        assert self.process.wait(10) == 0
+
+    def post(self, path, body, token=None):
+        headers = JSON | ({"Authorization": f"Bearer {token}"} if token else {})
+        answer = http.post(self.port, path, body, headers)
+        return answer.status, answer.json()
+
+    def get(self, path, token=None):
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        answer = http.get(self.port, path, headers)
+        return answer.status, answer.json()
+
+    def join(self, name, **more):
+        status, joined = self.post("/register", {"agent_name": name, **more})
+        assert (status, joined["ok"]) == (200, True)
+        return {"agent_id": joined["agent_id"], "token": joined["token"]}, joined
+
+
+@pytest.fixture
+def gateway(machine):
+    machine.serve()
+    return Gateway(machine)
+
+
+def texts(gateway, me):
+    status, told = gateway.get(f"/messages/{me['agent_id']}", me["token"])
+    assert status == 200
+    return [message["text"] for message in told["messages"]]
+
+
+@pytest.mark.bug("B4-22")
+def test_bug_b4_22_what_is_sent_or_comes_in_arrives_in_either_shape(gateway):
+    (ann, _), (bob, _) = gateway.join("ann"), gateway.join("bob")
+    assert gateway.post("/send", {**ann, "to_id": bob["agent_id"], "text": "hi"})[0] == 200
+    message = {"to_id": bob["agent_id"], "text": "nested"}
+    nested = {"type": "agentmesh.message", "message": message}
+    assert gateway.post("/incoming", nested, bob["token"])[0] == 200
+    assert gateway.post("/incoming", {**message, "text": "flat"}, bob["token"])[0] == 200
+    assert texts(gateway, bob) == ["hi", "nested", "flat"]
+    eventually(lambda: texts(gateway, bob) == [], what="cleared")
+    assert gateway.post("/incoming", nested, ann["token"])[0] == 401
+    assert gateway.post("/incoming", nested)[0] == 401
+
+
+@pytest.mark.bug("B4-23")
+def test_bug_b4_23_mail_needs_its_token_and_survives_gateway_and_broker(gateway):
+    (ann, _), (bob, _) = gateway.join("ann"), gateway.join("bob")
+    gateway.post("/send", {**ann, "to_id": bob["agent_id"], "text": "kept"})
+    for token in (None, ann["token"], "0" * 64):
+        assert gateway.get(f"/messages/{bob['agent_id']}", token)[0] == 401
+    gateway.end()
+    leader = gateway.machine.wait_for_broker()
+    (node,) = [each for each in gateway.machine.processes if each.pid == leader]
+    node.kill()
+    node.wait(10)
+    gateway.machine.serve()
+    gateway.start()
+    assert texts(gateway, bob) == ["kept"]
+    gateway.end()
+
+
+def test_topics_agents_and_goodbyes_want_the_token_too(gateway):
+    (ann, _), (bob, _) = gateway.join("ann", capabilities=["x"]), gateway.join("bob")
+    assert gateway.post("/subscribe", {**bob, "topic": "t"})[0] == 200
+    sent = gateway.post("/broadcast", {**ann, "topic": "t", "text": "all"})[1]
+    assert sent["delivered_to"] == [bob["agent_id"]]
+    assert gateway.post("/unsubscribe", {**bob, "topic": "t"})[0] == 200
+    listed = gateway.get("/agents", ann["token"])[1]["agents"]
+    assert {each["name"] for each in listed} == {"ann", "bob"}
+    assert gateway.get("/agents")[0] == 401
+    for path in ("/send", "/broadcast", "/subscribe", "/unsubscribe", "/unregister"):
+        body = {"agent_id": bob["agent_id"], "to_id": "x", "topic": "t", "text": "t"}
+        assert gateway.post(path, body)[0] == 401
+        assert gateway.post(path, {**body, "token": "0" * 64})[0] == 401
+    assert gateway.post("/unregister", bob)[0] == 200
+    assert gateway.get("/health")[1]["agents"] == 1
+
+
+def test_what_is_missing_or_unknown_is_said(gateway):
+    ann, _ = gateway.join("ann")
+    status, told = gateway.post("/send", ann)
+    assert (status, told["ok"], told["error"]) == (400, False, "Missing to_id")
+    assert gateway.post("/register", {})[1]["error"] == "Missing agent_name"
+    assert gateway.post("/nowhere", {})[0] == gateway.get("/nowhere")[0] == 404
+    assert http.post(gateway.port, "/send", "{", JSON).status == 400
+    assert http.post(gateway.port, "/register", {}, {**JSON, "Origin": "https://e"}).status == 403
+    assert http.get(gateway.port, "/health", {"Host": "evil.example"}).status == 421
+    assert gateway.machine.run("gateway", "--port", str(gateway.port)).returncode == 2
+
+
+def test_an_agent_with_an_address_is_posted_to_by_the_broker(gateway):
+    with Receiver() as receiver:
+        ann, joined = gateway.join("ann", webhook_url=receiver.url)
+        assert joined["webhook_secret"].startswith("whsec_")
+        gateway.post("/send", {**ann, "to_id": ann["agent_id"], "text": "to me"})
+        (got,) = receiver.wait(1)
+        assert got.json["message"]["to_id"] == ann["agent_id"]
+
+
+def test_without_a_broker_it_says_so(machine):
+    assert machine.run("gateway").returncode == 6
