@@ -128,6 +128,14 @@ class Settings:
         "what this session's agent can do, for who looks for it; separated by commas",
         "AGENTMESH_CAPABILITIES",
     )  # fmt: skip
+    lwt_topic: str | None = _setting(
+        "CLAUDE_PEERS_LWT_TOPIC", None, text,
+        "where it is published that this session was lost", "AGENTMESH_LWT_TOPIC",
+    )  # fmt: skip
+    lwt_message: str | None = _setting(
+        "CLAUDE_PEERS_LWT_MESSAGE", None, text,
+        "what is published then; default its name as JSON", "AGENTMESH_LWT_MESSAGE",
+    )  # fmt: skip
     fleet_secret: str | None = _setting(
         "CLAUDE_PEERS_FLEET_SECRET", None, text,
         "signs messages for agentmesh's clients (HMAC-SHA256)", "AGENTMESH_FLEET_SECRET",

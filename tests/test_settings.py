@@ -49,6 +49,8 @@ GOOD = [
     ),
     ("CLAUDE_PEERS_FLEET_ID", "fleet_id", {"gold": "gold"}),
     ("CLAUDE_PEERS_DEVICE_ID", "device_id", {"edge-1": "edge-1"}),
+    ("CLAUDE_PEERS_LWT_TOPIC", "lwt_topic", {"status/a": "status/a"}),
+    ("CLAUDE_PEERS_LWT_MESSAGE", "lwt_message", {"gone": "gone"}),
     ("CLAUDE_PEERS_CAPABILITIES", "capabilities", {"a": ("a",), " a b , c,": ("a b", "c")}),
     ("CLAUDE_PEERS_FLEET_SECRET", "fleet_secret", {"s": "s"}),
     ("CLAUDE_PEERS_BROKER_ID", "broker_id", {"hub": "hub"}),
@@ -62,6 +64,8 @@ GOOD = [
     ),
 ]
 ALSO = {
+    "CLAUDE_PEERS_LWT_TOPIC": ("AGENTMESH_LWT_TOPIC",),
+    "CLAUDE_PEERS_LWT_MESSAGE": ("AGENTMESH_LWT_MESSAGE",),
     "CLAUDE_PEERS_PORT": ("AGENTMESH_PORT",),
     "CLAUDE_PEERS_DB": ("AGENTMESH_DB",),
     "CLAUDE_PEERS_BIND": ("AGENTMESH_BIND",),
@@ -126,6 +130,8 @@ ANYTHING = {
     "OPENAI_API_KEY",
     "OPENAI_BASE_URL",
     "OPENAI_MODEL",
+    "CLAUDE_PEERS_LWT_TOPIC",
+    "CLAUDE_PEERS_LWT_MESSAGE",
 }
 
 

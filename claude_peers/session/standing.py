@@ -1,6 +1,7 @@
 """What a session tells the broker about itself: who its agent is, and how that can be reached."""
 
 import logging
+import json
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -79,6 +80,7 @@ class Standing:
         member.repo = repository.common_dir if repository else None
         member.route = self.ways.name
         self._told = (member.route, self.ways.activity.state)
+        name = member.client.name or self._settings.name or summary.default_name(cwd)
         return {
             "pid": os.getpid(),
             "cwd": cwd,
@@ -86,15 +88,15 @@ class Standing:
             "repo": member.repo,
             "tty": processes.terminal(os.getpid()),
             "summary": "",
-            "name": member.client.name or self._settings.name or summary.default_name(cwd),
+            "name": name,
             "client": agent.client,
             "route": member.route,
             "keys": agents.keys(agent, cwd),
             "share": self._settings.share,
-            **self._profile(),
+            **self._profile(name),
         }
 
-    def _profile(self) -> dict[str, Any]:
+    def _profile(self, name: str) -> dict[str, Any]:
         """Return what the user's settings say of this session, as far as they do."""
         settings, member = self._settings, self._member
         member.fleet_id, member.device_id = settings.fleet_id or "", settings.device_id or ""
@@ -102,8 +104,14 @@ class Standing:
             "fleet_id": member.fleet_id,
             "device_id": member.device_id,
             "capabilities": list(settings.capabilities),
+            "lwt": settings.lwt_topic
+            and {
+                "topic": settings.lwt_topic,
+                "message": settings.lwt_message
+                or json.dumps({"agent_name": name, "status": "offline"}),
+            },
         }
-        return {name: value for name, value in told.items() if value}
+        return {field: value for field, value in told.items() if value}
 
     def joined(self) -> None:
         """Open the routes that only one server of an agent may use."""

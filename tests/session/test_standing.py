@@ -238,6 +238,17 @@ async def test_a_second_server_tells_no_route(scene):
     assert one.told == []
 
 
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [({}, '{"agent_name": "n", "status": "offline"}'), ({"AGENTMESH_LWT_MESSAGE": "gone"}, "gone")],
+)
+async def test_a_will_is_told_as_it_is_set(tmp_path: Path, given, message) -> None:
+    told = {"AGENTMESH_LWT_TOPIC": "status/n", "CLAUDE_PEERS_NAME": "n", **given}
+    body = Scene(tmp_path, CODEX, **told).standing.registration()
+    assert body["lwt"] == {"topic": "status/n", "message": message}
+    assert "lwt" not in Scene(tmp_path / "b", CODEX).standing.registration()
+
+
 async def test_fleet_device_and_capabilities_are_told_as_they_are_set(tmp_path: Path) -> None:
     told = {"AGENTMESH_FLEET_ID": "f", "AGENTMESH_CAPABILITIES": "a, b"}
     scene = Scene(tmp_path, CODEX, **told)
