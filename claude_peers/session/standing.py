@@ -1,7 +1,7 @@
 """What a session tells the broker about itself: who its agent is, and how that can be reached."""
 
-import logging
 import json
+import logging
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import replace
