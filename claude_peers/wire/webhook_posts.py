@@ -10,7 +10,6 @@ import hashlib
 import hmac
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import Any, Final
 
 from claude_peers.core.delivery import DELIVERIES
@@ -77,6 +76,8 @@ def retry_after(value: str, *, now: float) -> float | None:
     """Return the seconds that a `Retry-After` asks for, None if it says nothing."""
     if value.isascii() and value.isdecimal() and len(value) < 10:  # noqa: PLR2004 - 30 years
         return float(value)
+    from email.utils import parsedate_to_datetime  # much to load for what hardly any receiver sends
+
     try:
         return max(0.0, parsedate_to_datetime(value).timestamp() - now)
     except (ValueError, OverflowError):

@@ -274,7 +274,10 @@ def run(machine: Machine, *, seconds: float, seed: int) -> Outcome:
             chaos.go_on(seconds)
         sent, kept = (stream.stop() for stream in streams)
         reader.stop()
-        eventually(lambda: set(sent) <= {each.text for each in pushes(waits)}, what="pushes")
+        # After ten minutes there are so many that to look once takes a second.
+        eventually(
+            lambda: set(sent) <= {each.text for each in pushes(waits)}, timeout=60, what="pushes"
+        )
         return Outcome(
             acts=dict(chaos.done),
             kills=chaos.kills,

@@ -40,6 +40,8 @@ class Receiver:
                 headers = {name.lower(): value for name, value in self.headers.items()}
                 got = Got(self.path, headers, body)
                 told = outer.answer(got)
+                with outer.news:  # before the answer, after which the next one may come
+                    outer.got.append(got)
                 status, more = told if isinstance(told, tuple) else (told, {})
                 self.send_response(status)
                 for name, value in more.items():
@@ -47,7 +49,6 @@ class Receiver:
                 self.send_header("content-length", "0")
                 self.end_headers()
                 with outer.news:
-                    outer.got.append(got)
                     outer.news.notify_all()
 
             def log_message(self, *_: object) -> None:
