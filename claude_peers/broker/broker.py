@@ -15,7 +15,7 @@ from claude_peers.broker.peers import Peers
 from claude_peers.broker.ports import Clock, Here, Store, Transport
 from claude_peers.broker.streams import Streams
 from claude_peers.broker.topics import Topics
-from claude_peers.broker.webhooks import Webhooks
+from claude_peers.broker.webhooks import ROUTE, Webhooks
 from claude_peers.broker.wills import Wills
 from claude_peers.core import liveness
 from claude_peers.core.models import PeerId, Process
@@ -118,7 +118,7 @@ class Broker:
             missed: whether its last will is due unless it is heard of again.
         """
         self._context.heard_of(peer_id)
-        self.reached_by(peer_id, "")
+        self.reached_by(peer_id, ROUTE if self.webhooks.get(peer_id) else "")
         if missed:
             self.wills.connection_ended(peer_id)
         self._look_after()

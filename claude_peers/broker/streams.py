@@ -55,9 +55,9 @@ class Hand:
         Raises:
             StoreError: nothing was taken.
         """
-        upto, self._upto = self._upto, 0
-        if upto:
-            await self._arrived(upto)
+        if self._upto:
+            await self._arrived(self._upto)
+            self._upto = 0
         context = self._context
         claim = Claim(limit=min(PAGE, self.room), via=self._via)
         messages = await context.store.hand_out(self.owner, claim, now=context.clock.wall())
@@ -89,21 +89,31 @@ class Hand:
             self._context.give_back(self.owner, ids, "the connection ended")
 
     async def _arrived(self, upto: int) -> None:
-        """Settle what was handed out before, over streams of this kind, up to a message."""
+        """Settle what was handed out before, over streams of this kind, up to a message.
+
+        Ids alone do not tell: what came back is handed out again behind newer messages.
+        """
         store, after, arrived = self._context.store, 0, list[int]()
+        last = await self._handed_out(upto)
+        if last is None:
+            return
         while page := await store.unread(self.owner, after=after, limit=PAGE):
             after = page[-1].id
-            known = [each.id for each in page if each.id <= upto and each.deliveries]
-            arrived += [number for number in known if await self._was_handed_out(number)]
+            for each in page:
+                handed = each.id <= upto and each.deliveries
+                at = await self._handed_out(each.id) if handed else None
+                if at is not None and at <= last:
+                    arrived.append(each.id)
             if after >= upto:
                 break
         if arrived:
             await self.seen(arrived)
 
-    async def _was_handed_out(self, number: int) -> bool:
+    async def _handed_out(self, number: int) -> float | None:
+        """Return when a message was last handed out, None unless to a stream of this kind."""
         story = await self._context.store.story(number)
-        steps = story.steps if story else ()
-        return any((step.event, step.via) == (Event.LEASE, self._via) for step in steps)
+        leased = [each for each in (story.steps if story else ()) if each.event == Event.LEASE]
+        return leased[-1].at if leased and leased[-1].via == self._via else None
 
 
 class Streams:

@@ -108,6 +108,7 @@ class Webhooks:
         peer = joined.peer
         if request is None or joined.secondary:
             self._show(peer.id, "")
+            self._context.transport.look_again(peer.id)  # nothing was posted while it was away
             return None
         if not _url(request):
             await self._drop(peer.id)
@@ -211,6 +212,7 @@ class Webhooks:
         context.leases.acknowledge(peer_id, ids)
         if outcome is Outcome.DELIVERED:
             context.heard_of(peer_id)
+            context.transport.settled(peer_id, list(ids))  # a session of the peer may have it, too
             self._show(peer_id, "")
             return
         self._show(peer_id, told)

@@ -88,9 +88,11 @@ class App:
         else:
             known = self.broker.roster.by_token(caller.token_hash) is not None
         facts = caller.facts_for(token_known=known, token_matters=head.path != "/register")
-        methods = ("POST",) if hook else self._methods.get(head.path, guard.METHODS)
+        methods = self._methods.get(head.path, guard.METHODS)
         if upgrades.wants_websocket(head):
             methods = ("GET",)
+        if hook:  # not even a WebSocket: a hook's token is no peer's, and makes none
+            methods = ("POST",)
         facts = replace(facts, methods=methods, any_type=hook)
         guard.check(head, replace(facts, needs_token=hook or head.path == MCP_PATH))
         if head.path == "/register" and not known:

@@ -2,12 +2,15 @@
 
 import socket
 import socketserver
+import sys
 import threading
+import time
 from collections.abc import Callable
 from typing import Any, Final
 
 from claude_peers.core.errors import ClaudePeersError
 from claude_peers.gateway import errors, framing, guard
+from claude_peers.gateway.caller import GONE
 from claude_peers.gateway.framing import Head
 from claude_peers.gateway.openclaw import Told
 from claude_peers.host import processes, sockets
@@ -15,9 +18,10 @@ from claude_peers.wire import codec
 
 Serve = Callable[[Head, bytes], Told]
 CONNECTIONS: Final = 64
-SILENCE: Final = 15.0
-"""Seconds that a client may take for each step."""
+WITHIN: Final = 15.0
+"""Seconds that a client may take for its request, and again to read the answer."""
 _CHUNK: Final = 64 * 1024
+_LEAST: Final = 0.001
 
 
 class LocalServer(socketserver.ThreadingTCPServer):
@@ -36,6 +40,9 @@ class LocalServer(socketserver.ThreadingTCPServer):
         self.serve = serve
         self.room = threading.BoundedSemaphore(CONNECTIONS)
         super().__init__(("127.0.0.1", port), _Connection)
+        # Where the system tells owners, a caller without one has hung up (`gateway.caller`).
+        own = self.server_address[1]
+        self.tells = sys.platform == "linux" and sockets.listener_uid(own) is not None
 
     def verify_request(self, request: Any, client_address: Any) -> bool:
         """Turn away who comes when there is no room."""
@@ -56,9 +63,12 @@ class _Connection(socketserver.BaseRequestHandler):
 
     def handle(self) -> None:
         """Serve the connection's one request."""
-        self.request.settimeout(SILENCE)
+        self._end = time.monotonic() + WITHIN
+        # The system is asked first: whoever has hung up by the end of its request is nobody's.
+        owner = sockets.owner(self.client_address[:2], self.request.getsockname()[:2])
+        unknown = GONE if self.server.tells else None
         try:
-            head, rest = self._head()
+            head, rest = self._head(owner.uid if owner else unknown)
             told = self.server.serve(head, self._body(head, rest))
         except ClaudePeersError as error:
             status, body = errors.response_for(error)
@@ -67,18 +77,16 @@ class _Connection(socketserver.BaseRequestHandler):
             return  # it has gone, or says nothing
         told.written(self._write(told))
 
-    def _head(self) -> tuple[Head, bytes]:
+    def _head(self, uid: int | None) -> tuple[Head, bytes]:
         buffer = bytearray()
         while (end := framing.head_end(buffer)) is None:
             buffer += self._more()
         head = framing.check(bytes(buffer[:end]))
-        me, peer = self.request.getsockname()[:2], self.client_address[:2]
-        owner = sockets.owner(peer, me)
         facts = guard.Facts(
-            peer=peer[0],
-            uid=owner.uid if owner else None,
+            peer=self.client_address[0],
+            uid=uid,
             own_uid=processes.user_id(),
-            port=me[1],
+            port=self.request.getsockname()[1],
         )
         guard.check(head, facts)
         return head, bytes(buffer[end:])
@@ -89,6 +97,7 @@ class _Connection(socketserver.BaseRequestHandler):
         return body[: head.content_length]
 
     def _more(self) -> bytes:
+        self.request.settimeout(max(self._end - time.monotonic(), _LEAST))  # 0 is for ever
         data = self.request.recv(_CHUNK)
         if not data:
             raise ConnectionAbortedError
@@ -104,6 +113,7 @@ class _Connection(socketserver.BaseRequestHandler):
             *(f"{name}: {value}" for name, value in errors.SECURITY_HEADERS),
             "\r\n",
         ]
+        self.request.settimeout(WITHIN)
         try:
             self.request.sendall("\r\n".join(lines).encode() + body)
         except OSError:

@@ -24,6 +24,8 @@ from claude_peers.wire.records import kept_view
 
 log = logging.getLogger(__name__)
 
+AGAIN = 5.0
+"""Seconds until streams that a failing store has stopped go on, if nothing comes before."""
 RECENT = 4 * PAGE
 """Messages a stream knows to have written: the pump is never a page ahead of what is offered."""
 
@@ -194,6 +196,7 @@ class LiveConnections:
         self._streams: dict[PeerId, PeerStream] = {}
         self._companions: dict[PeerId, set[Companion]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._retry: asyncio.TimerHandle | None = None
 
     def __len__(self) -> int:
         """How many peers are connected."""
@@ -264,7 +267,7 @@ class LiveConnections:
             self._companions.pop(peer_id, None)
 
     def in_background(self, work: Any) -> None:
-        """Run a stream's pump; a failing store is logged, the next message or drain tries again."""
+        """Run a stream's pump; where the store fails, that is logged and tried again."""
         task = asyncio.ensure_future(work)
         self._tasks.add(task)
         task.add_done_callback(self._done)
@@ -273,6 +276,13 @@ class LiveConnections:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             log.warning("a push stream stopped: %s", error)
+            if self._retry is None:
+                self._retry = task.get_loop().call_later(AGAIN, self._go_on)
+
+    def _go_on(self) -> None:
+        self._retry = None
+        for stream in list(self._streams.values()):
+            stream.drained()
 
 
 def _sender_view(peer: Peer) -> dict[str, Any]:

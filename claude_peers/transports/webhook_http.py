@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 import socket
 from collections.abc import Callable
 from ipaddress import ip_address
@@ -28,6 +29,8 @@ from claude_peers.wire.webhook_posts import Post, make_post, retry_after
 
 if TYPE_CHECKING:
     from ssl import SSLContext
+
+log = logging.getLogger(__name__)
 
 MOST: Final = 64 * 1024
 """Bytes of an answer that are read, and not looked at."""
@@ -68,7 +71,9 @@ class Sender:
         try:
             return await self._post(errand)
         except WebhookRefusedError as error:
-            return Result(Outcome.RETRY, error.fact)
+            # What is told is shown to others as well, and must not name the address.
+            log.info("message %d is not posted: %s", errand.message.id, error.fact)
+            return Result(Outcome.RETRY, "its address is refused")
         except TimeoutError:
             return Result(Outcome.RETRY, f"no answer within {self._within:g} s")
         except _ODD as error:

@@ -142,6 +142,7 @@ class WebhookPosts:
     async def _empty(self, peer_id: PeerId, going: _Round) -> None:
         """Post whatever a mailbox has."""
         while True:
+            going.changed.clear()  # before the post: it may be given another address meanwhile
             try:
                 wait = await self._one(peer_id)
             except ClaudePeersError as error:
@@ -186,7 +187,6 @@ class WebhookPosts:
 
 async def _sleep(seconds: float, unless: asyncio.Event) -> None:
     """Wait, but not once another address was given."""
-    unless.clear()
     try:
         async with asyncio.timeout(seconds):
             await unless.wait()

@@ -87,6 +87,25 @@ async def test_without_a_transport_a_webhook_stays_and_with_another_it_ends(rig)
     await call(rig, "/register", **token, transport={"type": "poll"})
 
 
+async def test_a_stream_that_ends_leaves_the_webhook_as_the_peers_way(rig):
+    joined = await hooked(rig)
+    rig.broker.reached_by(joined["id"], "events")
+    rig.transport.linked.add(joined["id"])  # as its webhook does
+    rig.broker.stream_ended(joined["id"], missed=False)
+    await rig.settled()
+    shown = await row(rig, joined["id"])
+    assert (shown["route"], shown["online"]) == ("webhook", False)
+
+
+async def test_a_session_of_the_peer_learns_what_its_receiver_took(rig):
+    joined = await hooked(rig)
+    await rig.send(joined["id"], "hi")
+    number = await post(rig, joined["id"], Outcome.REFUSED)
+    assert rig.transport.read == []
+    assert await post(rig, joined["id"], Outcome.DELIVERED) == number
+    assert rig.transport.read == [(joined["id"], [number])]
+
+
 async def test_agentmeshs_webhook_without_an_address_is_none(rig):
     joined = await call(rig, "/register", transport={"type": "webhook"})
     assert rig.broker.webhooks.get(joined["id"]) is None

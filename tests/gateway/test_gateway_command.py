@@ -1,11 +1,18 @@
 """The routes of agentmesh's OpenClaw gateway, by the command that serves them."""
 
+import contextlib
 import json
+import socket
+import threading
 
 import pytest
 from support import http
+from support.clients import LINUX, NOBODY, ROOT, Client
 from support.receivers import Receiver
 from support.waiting import eventually
+
+from claude_peers.gateway import blocking
+from claude_peers.gateway.openclaw import Told
 
 pytestmark = [pytest.mark.processes, pytest.mark.xdist_group("processes")]
 JSON = {"Content-Type": "application/json"}
@@ -114,6 +121,43 @@ def test_what_is_missing_or_unknown_is_said(gateway):
     assert http.post(gateway.port, "/register", {}, {**JSON, "Origin": "https://e"}).status == 403
     assert http.get(gateway.port, "/health", {"Host": "evil.example"}).status == 421
     assert gateway.machine.run("gateway", "--port", str(gateway.port)).returncode == 2
+
+
+@LINUX
+@ROOT
+def test_another_user_registers_nobody_even_if_it_does_not_wait_for_the_answer(gateway):
+    body = json.dumps({"agent_name": "evil"})
+    head = f"POST /register HTTP/1.1\r\nHost: 127.0.0.1:{gateway.port}\r\n"
+    head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    with Client(gateway.port, NOBODY) as client:
+        for _ in range(40):
+            client.ask("hit and run", head + body)
+        assert client.ask("/register", {"agent_name": "evil"})[0] == 401
+    ann, _ = gateway.join("ann")
+    listed = gateway.get("/agents", ann["token"])[1]["agents"]
+    assert [each["name"] for each in listed] == ["ann"]
+
+
+def test_who_trickles_a_request_is_cut_off_in_the_end(monkeypatch):
+    monkeypatch.setattr(blocking, "WITHIN", 0.3)
+    with blocking.LocalServer(0, lambda _head, _body: Told(200, {})) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        try:
+            with socket.create_connection(server.server_address, timeout=0.05) as client:
+                sent = 0
+                while True:  # one byte at a time: each comes well in time
+                    client.sendall(b"G" if sent == 0 else b"E")
+                    sent += 1
+                    with contextlib.suppress(TimeoutError):
+                        assert client.recv(1) == b""
+                        break
+                    assert sent < 1000
+        except ConnectionError:
+            pass  # cut off under the next byte
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 def test_an_agent_with_an_address_is_posted_to_by_the_broker(gateway):

@@ -41,6 +41,15 @@ def join(raw):
 # The upgrade
 
 
+def test_a_hooks_token_opens_no_websocket_with_which_to_become_a_peer(raw, broker):
+    _, token = broker.run(broker.broker.hooks.make("ci", "build/#"))
+    raw.send(upgrade(broker.port, "/hook/build/done", Authorization=f"Bearer {token}"))
+    status, headers, _ = raw.answer()
+    assert (status, headers["allow"]) == (405, "POST")
+    assert raw.rest() == b""
+    assert broker.do(lambda: len(broker.server._upgraded)) == 0
+
+
 @pytest.mark.threat("T6")
 @pytest.mark.parametrize(
     ("headers", "status"),

@@ -4,10 +4,13 @@ import asyncio
 
 import pytest
 from support.brokers import Caller, make_broker
+from support.loop import until
 
+from claude_peers.broker.ports import Claim
 from claude_peers.core.limits import PAGE
 from claude_peers.core.models import Message
 from claude_peers.core.profile import AT_MOST_ONCE
+from claude_peers.transports import live
 from claude_peers.transports.leased import attach
 from claude_peers.transports.live import LiveConnections
 
@@ -113,6 +116,17 @@ async def test_a_store_that_fails_is_asked_again_with_the_next_message(scene):
     assert sink.ids == [first, second]
 
 
+async def test_after_a_store_that_failed_mail_comes_though_nothing_else_happens(scene, monkeypatch):
+    monkeypatch.setattr(live, "AGAIN", 0.01)
+    sink = Sink()
+    scene.rig.store.broken.add("hand_out")
+    scene.attach(sink)
+    (first,) = await scene.send("a")
+    scene.rig.store.broken.clear()
+    await until(lambda: sink.ids)
+    assert sink.ids == [first]
+
+
 async def test_a_stream_that_ends_while_it_takes_a_page_gives_it_back(scene):
     ids = await scene.send("a")
     sink, entered, go_on = Sink(), asyncio.Event(), asyncio.Event()
@@ -168,20 +182,70 @@ async def test_nobody_is_told_that_something_was_read_elsewhere(scene):
 
 
 async def test_coming_back_settles_only_what_such_a_stream_was_handed(scene):
-    other = Sink()
-    stream = scene.attach(other, via="other")
+    stream = scene.attach(Sink(room=1), via="other")
     (taken,) = await scene.send("taken")
-    stream.end()
-    scene.live.detach(stream)
+    scene.attach(Sink(room=1))
     await scene.quiet()
-    sink = Sink()
-    stream = scene.attach(sink)
+    stream = scene.attach(Sink(room=2), via="other")
     (later,) = await scene.send("later")
     stream.end()
     scene.live.detach(stream)
     await scene.quiet()
-    again = Sink()
-    scene.attach(again, via="other", upto=later)
+    stream = scene.attach(Sink())
     await scene.quiet()
-    assert await scene.rig.states(taken) == ["seen"]
-    assert again.ids == [later]
+    await stream.hand.seen([later])
+    (otherwise,) = await scene.send("handed to another kind of stream")
+    again = Sink()
+    scene.attach(again, via="other", upto=otherwise)
+    await scene.quiet()
+    assert again.ids == [taken, otherwise]  # no such stream has said what arrived
+    assert again.messages[0].deliveries
+
+
+async def test_coming_back_does_not_settle_what_was_handed_out_again_behind_newer_mail(scene):
+    """Ids are no order: what came back from elsewhere may have been on the way when it broke."""
+    first, *rest = await scene.send("a", "b", "c")
+    elsewhere = await scene.rig.store.hand_out(scene.owner, Claim(limit=1), now=0.0)
+    assert [each.id for each in elsewhere] == [first]
+    sink = Sink()
+    stream = scene.attach(sink)
+    await scene.quiet()
+    scene.rig.clock.passed += 1
+    scene.rig.broker._context.give_back(scene.owner, (first,), "elsewhere")
+    await scene.quiet()
+    assert sink.ids == [*rest, first]
+    stream.end()
+    scene.live.detach(stream)
+    await scene.quiet()
+    again = Sink()
+    scene.attach(again, upto=rest[-1])  # all that arrived before the connection broke
+    await scene.quiet()
+    assert again.ids == [first]
+    assert await scene.rig.states(*rest) == ["seen", "seen"]
+
+
+async def test_what_arrived_is_not_forgotten_when_the_store_fails(scene):
+    stream = scene.attach(Sink())
+    ids = await scene.send("a", "b")
+    stream.end()
+    scene.live.detach(stream)
+    await scene.quiet()
+    scene.rig.store.broken.add("move")
+    again = Sink()
+    stream = scene.attach(again, upto=ids[-1])
+    await scene.quiet()
+    scene.rig.store.broken.clear()
+    stream.look_again()
+    await scene.quiet()
+    assert again.ids == []
+    assert await scene.rig.states(*ids) == ["seen", "seen"]
+
+
+async def test_who_acknowledged_everything_may_still_say_where_it_was(scene):
+    stream = scene.attach(Sink())
+    ids = await scene.send("a", "b")
+    await stream.hand.seen(ids)
+    again = Sink()
+    scene.attach(again, upto=ids[-1])
+    await scene.quiet()
+    assert await scene.send("c") == again.ids

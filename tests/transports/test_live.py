@@ -6,11 +6,12 @@ import json
 import anyio
 import pytest
 from support.brokers import NO_LIMITS, FlakyStore, draft
+from support.loop import until
 
 from claude_peers.core.delivery import Event
 from claude_peers.core.limits import PAGE
 from claude_peers.core.models import Peer, PeerId
-from claude_peers.transports import TRANSPORTS
+from claude_peers.transports import TRANSPORTS, live
 from claude_peers.transports.live import LiveConnections
 
 pytestmark = pytest.mark.anyio
@@ -247,6 +248,19 @@ async def test_a_store_that_fails_delays_a_push_until_the_next_message(mesh, cap
     await mesh.send("1")
     await mesh.quiet()
     assert sink.texts == ["0", "1"]
+
+
+async def test_after_a_store_that_failed_mail_comes_though_nothing_else_happens(mesh, monkeypatch):
+    monkeypatch.setattr(live, "AGAIN", 0.01)
+    await mesh.send("0")
+    mesh.store.broken.add("unread")
+    sink = Sink()
+    await mesh.attach(sink)
+    await until(lambda: mesh.pages > 3)
+    assert sink.texts == []
+    mesh.store.broken.clear()
+    await until(lambda: sink.texts)
+    assert sink.texts == ["0"]
 
 
 async def test_a_connection_goes_on_where_an_earlier_one_ended(mesh):
