@@ -8,6 +8,8 @@ from claude_peers.tools.page import page
 from claude_peers.tools.registry import Shown, tool
 
 Intent = Literal["request", "inform", "ack"]
+QOS = "1, the usual = kept until it is read; 0 = over once it was handed out, read or not."
+"""What the argument means, of every tool that sends."""
 
 
 @tool(
@@ -20,6 +22,7 @@ Intent = Literal["request", "inform", "ack"]
         '"request" = you expect an answer, and are told once if none comes; "inform" = none is '
         'needed; "ack" = it must not be answered.'
     ),
+    qos=QOS,
 )
 async def send_message(
     member: Member,
@@ -27,13 +30,14 @@ async def send_message(
     message: str,
     reply_to: int | None = None,
     intent: Intent | None = None,
+    qos: int | None = None,
 ) -> str:
     """Send a message to another agent. It is stored before this returns, and kept until read.
 
     The answer says whether the peer is running and how the message reaches it. This is the tool
     for replying to messages from claude-peers, not the built-in SendMessage.
     """
-    answer = await member.send(to_id, message, reply_to=reply_to, intent=intent)
+    answer = await member.send(to_id, message, reply_to=reply_to, intent=intent, qos=qos)
     return outcome.sent(answer, to_id, intent=intent)
 
 

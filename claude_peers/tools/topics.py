@@ -6,6 +6,7 @@ from claude_peers.core.limits import NAME, PATH
 from claude_peers.core.text import one_line
 from claude_peers.tools import render
 from claude_peers.tools.member import Member
+from claude_peers.tools.messages import QOS
 from claude_peers.tools.registry import tool
 
 
@@ -21,6 +22,7 @@ from claude_peers.tools.registry import tool
         "ends that."
     ),
     confirm="For an @scope of more than five peers: how many a first call told you it reaches.",
+    qos=QOS,
 )
 async def broadcast(
     member: Member,
@@ -28,6 +30,7 @@ async def broadcast(
     message: str,
     retain: bool = False,  # noqa: FBT001, FBT002 - called by name
     confirm: int = 0,
+    qos: int | None = None,
 ) -> str:
     """Send one message to many agents: to all that subscribed to a topic, or to all of a scope.
 
@@ -36,6 +39,8 @@ async def broadcast(
     """
     where = "scope" if topic.startswith("@") else "topic"
     body = {where: topic, "text": message, "retain": retain, "confirm": confirm}
+    if qos is not None:  # else as each recipient wants it
+        body["qos"] = qos
     return told(topic, await member.publish(body))
 
 
