@@ -15,9 +15,9 @@ from claude_peers.core import access
 from claude_peers.core.audience import UNCONFIRMED, Place, of_scope, of_workspace
 from claude_peers.core.delivery import TOPIC_TTL, lifetime
 from claude_peers.core.errors import (
-    BadRequestError,
     ClaudePeersError,
     LoopGuardError,
+    NotPossibleError,
     RateLimitedError,
     TooManyTopicsError,
 )
@@ -80,7 +80,7 @@ class Broadcasts:
         It counts as one message of its sender, and as one more for every ten recipients.
 
         Raises:
-            BadRequestError: it does not say for whom, or not so that it can be understood.
+            NotPossibleError: it does not say for whom, or not so that it can be understood.
             RateLimitedError: the sender sends too much.
             RetainedTooLongError: it cannot be kept.
             TooManyTopicsError: too many topics have a last value.
@@ -161,7 +161,7 @@ class Broadcasts:
             case (None, None, str(workspace)):
                 found = of_workspace(workspace, present, author.place)
             case whom:
-                raise BadRequestError(
+                raise NotPossibleError(
                     "It is not clear for whom this is" if any(whom) else "`topic` is missing",
                     "Give one of topic, scope (@machine, @repo, @dir, @name) and workspace.",
                 )

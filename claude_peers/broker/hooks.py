@@ -11,7 +11,7 @@ from claude_peers.broker.broadcasts import Broadcasts, Published
 from claude_peers.broker.context import Context
 from claude_peers.broker.registration import hash_token
 from claude_peers.core import identity
-from claude_peers.core.errors import BadRequestError, NotPossibleError
+from claude_peers.core.errors import NotPossibleError
 from claude_peers.core.limits import NAME
 from claude_peers.core.models import Process
 from claude_peers.core.text import one_line
@@ -73,11 +73,11 @@ class Hooks:
         """Return a new token of a name, and itself; an earlier one is void.
 
         Raises:
-            BadRequestError: that is no name, or no topic or pattern.
+            NotPossibleError: that is no name, or no topic or pattern.
             NotPossibleError: there are too many.
         """
         if not identity.is_name(name):
-            raise BadRequestError(
+            raise NotPossibleError(
                 f"{one_line(name, NAME)!r} is no name",
                 "A name has up to 64 of a-z, 0-9, dot, dash and underscore, a letter or digit "
                 "first.",
@@ -119,7 +119,7 @@ class Hooks:
         """Publish a post's body; one that comes again under the same key is the same.
 
         Raises:
-            BadRequestError: that is no topic to publish to.
+            NotPossibleError: that is no topic to publish to.
             RateLimitedError: too much comes with this token.
             TextTooLongError: the text is too long.
         """

@@ -14,7 +14,7 @@ from claude_peers.broker.context import Context
 from claude_peers.broker.ports import Claim
 from claude_peers.broker.registration import Registration
 from claude_peers.core.delivery import Event
-from claude_peers.core.errors import BadRequestError, NotPossibleError
+from claude_peers.core.errors import NotPossibleError
 from claude_peers.core.limits import NAME
 from claude_peers.core.models import Caller, Message, Peer, PeerId, Presence
 from claude_peers.core.text import one_line
@@ -96,7 +96,7 @@ class Webhooks:
         """Refuse a registration whose webhook is not possible, before anything is stored.
 
         Raises:
-            BadRequestError: format or token are none.
+            NotPossibleError: format or token are none.
             NotPossibleError: there are too many webhooks.
             WebhookRefusedError: the broker does not post there.
         """
@@ -123,7 +123,7 @@ class Webhooks:
         Raises:
             PeerNotFoundError: there is no such peer.
             NotYourPeerError: it is neither the caller nor the caller's.
-            BadRequestError, NotPossibleError, WebhookRefusedError: see `check`.
+            NotPossibleError, WebhookRefusedError: see `check`.
         """
         peer = self._context.managed(caller, peer_id)
         await self._set(peer, url, format_name, token)
@@ -161,11 +161,11 @@ class Webhooks:
     def _read(self, url: str, format_name: str, token: str, *, machine: str) -> Format:
         check_target(read_target(url), self.rules, machine=machine)
         if not (token.isascii() and token.isprintable()) or len(token) > TOKEN or " " in token:
-            raise BadRequestError("`token` is not what a header can carry")
+            raise NotPossibleError("`token` is not what a header can carry")
         try:
             return Format(format_name or Format.AGENTMESH)
         except ValueError:
-            raise BadRequestError(
+            raise NotPossibleError(
                 f"{one_line(format_name, NAME)!r} is no webhook format",
                 f"Use one of {', '.join(Format)}.",
             ) from None

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from claude_peers.core import discovery
-from claude_peers.core.errors import BadRequestError
+from claude_peers.core.errors import NotPossibleError
 from claude_peers.core.limits import NAME
 from claude_peers.core.models import Peer
 from claude_peers.core.text import one_line
@@ -38,7 +38,7 @@ def of_scope(scope: str, peers: Collection[Peer], place: Place) -> list[Peer]:
         place: where the sender is.
 
     Raises:
-        BadRequestError: that is no scope.
+        NotPossibleError: that is no scope.
     """
     word = scope.removeprefix("@")
     if (known := _SCOPES.get(word)) is not None:
@@ -50,7 +50,7 @@ def of_scope(scope: str, peers: Collection[Peer], place: Place) -> list[Peer]:
     if kind in _GROUPS and group and word != scope:
         return [peer for peer in peers if getattr(peer.profile, _GROUPS[kind]) == group]
     if not word or word == scope:
-        raise BadRequestError(
+        raise NotPossibleError(
             f"{one_line(scope, NAME)!r} is no scope",
             "Use @machine, @repo, @dir, @fleet:NAME, @device:NAME, or @ and a name such as @api-*.",
         )

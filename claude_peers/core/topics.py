@@ -8,7 +8,7 @@ wildcard. Ours on top: topics are bounded, and none begins with `@`, which addre
 
 from collections.abc import Iterator
 
-from claude_peers.core.errors import BadRequestError
+from claude_peers.core.errors import NotPossibleError
 from claude_peers.core.limits import LEVELS, NAME, TOPIC
 from claude_peers.core.text import one_line
 
@@ -19,7 +19,7 @@ def check_topic(topic: str) -> None:
     """Refuse what cannot be published to.
 
     Raises:
-        BadRequestError: empty, too long or deep, with control characters, a wildcard, or an `@`
+        NotPossibleError: empty, too long or deep, with control characters, a wildcard, or an `@`
             in front.
     """
     _check(topic, "topic")
@@ -31,7 +31,7 @@ def check_pattern(pattern: str) -> None:
     """Refuse what cannot be subscribed to.
 
     Raises:
-        BadRequestError: as for a topic, or a wildcard that is not a level of its own, or `#`
+        NotPossibleError: as for a topic, or a wildcard that is not a level of its own, or `#`
             before the end.
     """
     _check(pattern, "pattern")
@@ -108,7 +108,7 @@ class Subscriptions:
 
 def _check(text: str, kind: str) -> None:
     if not text:
-        raise BadRequestError(f"The {kind} is empty", "Name one, such as build/status.")
+        raise NotPossibleError(f"The {kind} is empty", "Name one, such as build/status.")
     if len(text) > TOPIC or text.count("/") >= LEVELS:
         raise _wrong(text, kind, f"It may have {TOPIC} characters and {LEVELS} levels.")
     if not text.isprintable():
@@ -119,5 +119,5 @@ def _check(text: str, kind: str) -> None:
         )
 
 
-def _wrong(text: str, kind: str, remedy: str) -> BadRequestError:
-    return BadRequestError(f"{one_line(text, NAME)!r} is no {kind}", remedy)
+def _wrong(text: str, kind: str, remedy: str) -> NotPossibleError:
+    return NotPossibleError(f"{one_line(text, NAME)!r} is no {kind}", remedy)

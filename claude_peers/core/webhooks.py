@@ -81,6 +81,7 @@ class WebhookRefusedError(ClaudePeersError):
     """The broker does not post to this address."""
 
     code = "webhook_refused"
+    http_status = 403
 
     def __init__(self, fact: str, remedy: str = "") -> None:
         super().__init__(

@@ -97,7 +97,7 @@ def test_a_program_publishes_by_a_post_and_only_with_its_token(machine):
     assert post("/hook/build/done", {"Authorization": f"Bearer {ann['token']}"}).status == 401
     assert post("/hook/build/done", mine, kind="application/octet-stream").status == 415
     assert post("/hook/build/done", {**mine, "Origin": "https://evil.example"}).status == 403
-    assert post("/hook/build/%23", mine).status == 400
+    assert post("/hook/build/%23", mine).status == 409
     assert ask(machine, "/list-peers", {}, **mine)[0] == 401  # it allows nothing else
     _, mail = ask(machine, "/peek-messages", {"id": ann["id"]})
     assert [(m["topic"], m["from_id"], m["text"]) for m in mail["messages"]] == [

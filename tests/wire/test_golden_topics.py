@@ -22,13 +22,14 @@ DELIBERATE: dict[str, tuple[int, str]] = {
     **dict.fromkeys(
         (
             "subscribe-topic-null", "subscribe-no-topic", "unsubscribe-no-topic",
-            "broadcast-no-topic", "broadcast-no-text", "broadcast-no-from",
+            "broadcast-no-text", "broadcast-no-from",
         ),
         (400, "a missing field is named"),
     ),
     **dict.fromkeys(
-        ("subscribe-topic-empty", "broadcast-wild-empty"), (400, "a topic has a character at least")
+        ("subscribe-topic-empty", "broadcast-wild-empty"), (409, "a topic has a character at least")
     ),
+    "broadcast-no-topic": (409, "neither a topic nor a scope: nobody is meant"),
     "broadcast-topic-number": (200, "a number is a text, as in every other field"),
 }  # fmt: skip
 GHOSTS = {"subscribe-unknown-agent", "subscribe-no-id"}
