@@ -200,6 +200,12 @@ class Node:
         # On a thread: loading takes longer than an agent should wait for an answer.
         self._loading = asyncio.ensure_future(asyncio.to_thread(_leader_module))
 
+    async def _office_type(self) -> "type[Office]":
+        """Load what a leader needs, or wait until `_prepare_to_lead` has."""
+        loading, self._loading = self._loading, None
+        # An import beside that thread's would block this loop, and with it every signal.
+        return _leader_module() if loading is None else await loading
+
     async def _campaign(self) -> bool:
         folder = self._settings.state_folder
         if self._settings.broker_url or leading.is_held_back(folder, now=time.time()):
@@ -207,9 +213,10 @@ class Node:
         if files.is_locked(os.path.join(folder, leading.LOCK)):
             await self._look_elsewhere()
             return False
-        office = _leader_module()(self._settings, port=self.port.number, secret=self._secret)
+        office_type = await self._office_type()
+        office = office_type(self._settings, port=self.port.number, secret=self._secret)
         office.troubled = self.troubled
-        if not await office.take():
+        if self._stopping.is_set() or not await office.take():
             return False
         if self._stopping.is_set():
             await office.give_up()

@@ -21,7 +21,7 @@ from claude_peers.core.election import Role
 from claude_peers.core.errors import ClaudePeersError, StoreError
 from claude_peers.core.models import Process
 from claude_peers.host import files, leading, processes, sockets
-from claude_peers.node import leader, node
+from claude_peers.node import node
 from claude_peers.node.leader import Office
 from claude_peers.node.node import Node
 from claude_peers.settings import Settings
@@ -488,13 +488,3 @@ async def test_an_idle_follower_keeps_out_of_a_take_over_until_its_agent_wants_s
 
     await idle.ask("/list-peers", scope="machine")
     assert len(looks) == 1
-
-
-async def test_the_leaders_modules_are_loaded_ahead_by_the_standby(join, chosen):
-    first = join()
-    await first.becomes(Role.LEADER)
-    second = join(pid=os.getppid())
-    await second.becomes(Role.FOLLOWER)
-
-    await until(lambda: second.node._loading)
-    assert await second.node._loading is leader.Office
