@@ -1,7 +1,8 @@
 """Use cases about incoming webhooks: who may publish by a post, and publishing for them.
 
 A hook token belongs to no peer. What comes with it is published as `hook:NAME`, which no peer's id
-can be, and marked as not verified: whoever has the token wrote it.
+can be, and marked as not verified: whoever has the token wrote it. A token is kept as a digest, but
+for those that the user made for senders that sign: no digest tells whether a signature is right.
 """
 
 import secrets
@@ -17,6 +18,7 @@ from claude_peers.core.models import Process
 from claude_peers.core.text import one_line
 from claude_peers.core.topics import check_pattern, matches
 from claude_peers.core.webhooks import HOOK_TOKENS, HookToken, HookTokenNotFoundError
+from claude_peers.wire import hook_signature
 from claude_peers.wire.topics import BroadcastRequest
 
 _KEY = 256
@@ -69,8 +71,13 @@ class Hooks:
         """Return every token, by name."""
         return sorted(self._tokens.values(), key=lambda each: each.name)
 
-    async def make(self, name: str, topic: str) -> tuple[HookToken, str]:
+    async def make(self, name: str, topic: str, *, signed: bool = False) -> tuple[HookToken, str]:
         """Return a new token of a name, and itself; an earlier one is void.
+
+        Args:
+            name: as whom it publishes.
+            topic: what it may publish to.
+            signed: whether posts may also be signed with it.
 
         Raises:
             NotPossibleError: that is no name, or no topic or pattern.
@@ -89,7 +96,11 @@ class Hooks:
             )
         token = secrets.token_urlsafe(32)
         made = HookToken(
-            name=name, topic=topic, token_hash=hash_token(token), created_at=self._context.at()
+            name=name,
+            topic=topic,
+            token_hash=hash_token(token),
+            secret=token if signed else "",
+            created_at=self._context.at(),
         )
         await self._context.store.save_hook_token(made)
         self._tokens[name] = made
@@ -112,6 +123,21 @@ class Hooks:
         """Return the token of a hash if it is one that may publish to a topic."""
         for token in self._tokens.values():
             if token.token_hash == token_hash and matches(token.topic, topic):
+                return token
+        return None
+
+    def take_signatures(self) -> bool:
+        """Whether there is a token that posts may be signed with."""
+        return any(token.secret for token in self._tokens.values())
+
+    def signer(self, topic: str, signature: str, body: bytes) -> HookToken | None:
+        """Return the token that a body is signed with if it may publish to a topic."""
+        for token in self._tokens.values():
+            if (
+                token.secret
+                and matches(token.topic, topic)
+                and hook_signature.verify(token.secret, body, signature)
+            ):
                 return token
         return None
 

@@ -1,9 +1,9 @@
 """Use cases about outgoing webhooks: who has one, and what came of a post.
 
 Each message is leased for its post, alone, so that every post is counted as a hand-out: who did
-not take it in `core.delivery.DELIVERIES` posts has a dead letter, as everybody. Success is the
-evidence that it was taken. The next broker goes on where this one ended: what was leased is queued
-again, and is posted under the same id, marked as redelivered.
+not take it in `Store.deliveries` posts has a dead letter, as everybody. Success is the evidence
+that it was taken. The next broker goes on where this one ended: what was leased is queued again,
+and is posted under the same id, marked as redelivered.
 """
 
 import secrets
@@ -28,6 +28,7 @@ from claude_peers.core.webhooks import (
     check_target,
     read_target,
 )
+from claude_peers.wire import agentmesh
 from claude_peers.wire.webhook_posts import SECRET_BYTES, make_secret
 from claude_peers.wire.webhooks import TransportRequest
 
@@ -40,12 +41,16 @@ class Errand:
     """One message on its way.
 
     Attributes:
+        signature: the message's, made with the fleet's secret; None if there is none.
+        deliveries: how often it is handed out, successfully or not, before it is dead.
         failures: how often it was handed out in vain before.
     """
 
     webhook: Webhook
     message: Message
     sender: Peer | None
+    signature: str | None
+    deliveries: int
 
     @property
     def failures(self) -> int:
@@ -196,7 +201,10 @@ class Webhooks:
         (message,) = found
         # Without a deadline of its own: a post has one, and its lease ends with it.
         context.leases.begin(peer_id, [message.id], deadline=float("inf"))
-        return Errand(webhook, message, context.roster.get(message.from_id))
+        secret = context.options.fleet_secret
+        signature = agentmesh.sign(secret, message) if secret else None
+        sender, deliveries = context.roster.get(message.from_id), context.store.deliveries
+        return Errand(webhook, message, sender, signature, deliveries)
 
     async def came_of(self, errand: Errand, outcome: Outcome, told: str) -> None:
         """Settle a post; `told` says what came back, for the message's story and the roster.

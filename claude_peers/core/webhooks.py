@@ -9,7 +9,7 @@ asked, as they differ between its versions; the networks are named here.
 
 import re
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from urllib.parse import urlsplit
@@ -130,12 +130,14 @@ class HookToken:
         name: as whom it publishes, `hook:NAME`.
         topic: what it may publish to; a pattern allows all that it matches.
         token_hash: SHA-256 of the token, hexadecimal.
+        secret: the token itself where senders may sign with it, as it is needed then; else "".
         created_at: ISO 8601, UTC.
     """
 
     name: str
     topic: str
     token_hash: str
+    secret: str = field(default="", repr=False)
     created_at: str = ""
 
 

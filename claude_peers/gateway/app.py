@@ -93,8 +93,10 @@ class App:
             methods = ("GET",)
         if hook:  # not even a WebSocket: a hook's token is no peer's, and makes none
             methods = ("POST",)
-        facts = replace(facts, methods=methods, any_type=hook)
-        guard.check(head, replace(facts, needs_token=hook or head.path == MCP_PATH))
+        signed = hooks.is_signed(self.broker, head, caller.token_hash)
+        facts = replace(facts, methods=methods, any_type=hook, signed=signed)
+        needs_token = (hook and not signed) or head.path == MCP_PATH
+        guard.check(head, replace(facts, needs_token=needs_token))
         if head.path == "/register" and not known:
             caller.token_hash = None
         self._check_open()

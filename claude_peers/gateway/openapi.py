@@ -19,7 +19,7 @@ from claude_peers.core import errors as core_errors
 from claude_peers.core import machines as core_machines
 from claude_peers.core import webhooks as core_webhooks
 from claude_peers.core.errors import ClaudePeersError, NoBrokerError, SettingsError
-from claude_peers.gateway import openapi_events
+from claude_peers.gateway import openapi_events, openapi_hooks, places
 from claude_peers.gateway.errors import REASONS, REFUSED_WITH_200, SECURITY_HEADERS
 from claude_peers.gateway.upgrades import EVENTS_PATH, WS_PATH
 from claude_peers.wire import (
@@ -55,7 +55,7 @@ HEAD_REFUSALS: Final[dict[int, tuple[str, ...]]] = {
         "bare_newline", "folded_header", "host_missing", "http_version", "incomplete_head",
         "not_http", "repeated_header", "wrong_authority",
     ),
-    401: ("invalid_token", "not_local", "other_user", "proxied"),
+    401: ("invalid_signature", "invalid_token", "not_local", "other_user", "proxied"),
     403: ("from_a_browser",),
     404: ("not_found",),
     405: ("method_not_allowed",),
@@ -75,6 +75,7 @@ _NEVER_ANSWERED = (NoBrokerError, SettingsError)
 """Errors of clients."""
 _FOR_PAGES = (400, 401, 403, 413, 421, 431, 500, 503)
 _FOR_EVENTS = (*_FOR_PAGES[:3], 404, 405, 413, 421, 431, 500, 503)
+_FOR_HOOKS = (*_FOR_PAGES[:3], 405, 409, 411, 413, 415, 421, 429, 431, 500, 503)
 _FOR_OPERATIONS = (*_FOR_PAGES[:3], 404, 409, 411, 413, 415, 421, 429, 431, 500, 503)
 _ABOUT = f"""\
 Everything a program of the same user on this machine may ask of the broker: JSON over HTTP/1.1 on
@@ -133,6 +134,9 @@ def _document() -> Schema:
     paths |= {each.path: {"post": _operation(each, schemas)} for each in OPERATIONS}
     usual = _refer(*(name for name, _ in SECURITY_HEADERS))
     paths[EVENTS_PATH] = {"get": openapi_events.described(_refuse(_FOR_EVENTS), usual)}
+    hooked = {JSON: {"schema": answer_schema(webhook_answers.Hooked, schemas)}}
+    published = _answer("Published", hooked, {})
+    paths[openapi_hooks.PATH] = {"post": openapi_hooks.described(_refuse(_FOR_HOOKS), published)}
     responses = _refusals(schemas)
     return {
         "openapi": "3.1.0",
@@ -215,7 +219,7 @@ def _refusals(schemas: dict[str, Schema]) -> dict[str, Schema]:
     """Return what an error's answer looks like, by status, with every code it may have."""
     told = {status: dict.fromkeys(codes, "") for status, codes in HEAD_REFUSALS.items()}
     by_status: defaultdict[int, dict[str, str]] = defaultdict(dict, told)
-    for error in _errors(core_errors, core_machines, core_webhooks, broker_machines):
+    for error in _errors(core_errors, core_machines, core_webhooks, broker_machines, places):
         by_status[error.http_status][error.code] = (error.__doc__ or "").partition("\n")[0]
     content = {JSON: {"schema": answer_schema(answers.Refused, schemas)}}
     return {
@@ -265,7 +269,7 @@ def _headers() -> dict[str, Schema]:
 
 
 def _security_schemes() -> dict[str, Schema]:
-    return {
+    return openapi_hooks.SECURITY | {
         "token": {
             "type": "http",
             "scheme": "bearer",

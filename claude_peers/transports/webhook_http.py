@@ -81,7 +81,14 @@ class Sender:
 
     async def _post(self, errand: Errand) -> Result:
         target, now = read_target(errand.webhook.url), self._clock.wall()
-        post = make_post(errand.webhook, target, errand.message, errand.sender, now=now)
+        post = make_post(
+            errand.webhook,
+            errand.message,
+            errand.sender,
+            signature=errand.signature,
+            deliveries=errand.deliveries,
+            now=now,
+        )
         connection, pipe = h11.Connection(h11.CLIENT), None
         try:
             async with asyncio.timeout(self._within):

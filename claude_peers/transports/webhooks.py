@@ -61,7 +61,7 @@ class WebhookPosts:
     Args:
         webhooks: who has one.
         clock: what time it is.
-        send: posts one message; never raises.
+        send: posts one message; what it raises is a fault of ours, and a post that failed.
         chance: draws from 0 to 1, for pauses.
     """
 
@@ -163,13 +163,21 @@ class WebhookPosts:
             errand = await self._webhooks.next(peer_id)
             if errand is None:
                 return None
-            result = await self._send(errand)
+            result = await self._sent(errand)
         await self._settle(errand, result)
         if result.outcome is Outcome.DELIVERED:
             return 0.0
         log.info("message %d was not taken: %s", errand.message.id, result.told)
         failures = errand.failures + 1
         return pause(failures, result.outcome, chance=self._chance(), asked=result.asked)
+
+    async def _sent(self, errand: Errand) -> Result:
+        try:
+            return await self._send(errand)
+        except Exception:
+            # Else its message would stay leased, and hold up all that follow, until a take-over.
+            log.exception("the post of message %d failed", errand.message.id)
+            return Result(Outcome.RETRY, "an error of the broker's own; its log has it")
 
     async def _settle(self, errand: Errand, result: Result) -> None:
         """Note what came of a post, however long the database fails: it is not posted again."""

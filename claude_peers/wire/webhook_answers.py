@@ -64,11 +64,13 @@ class HookToken(TypedDict):
     """A hook token, itself left out.
 
     Attributes:
+        signed: whether posts may also be signed with it.
         created_at: ISO 8601, UTC.
     """
 
     name: str
     topic: str
+    signed: bool
     created_at: str
 
 

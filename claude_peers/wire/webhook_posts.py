@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from claude_peers.core.delivery import DELIVERIES
 from claude_peers.core.models import Message, Peer
-from claude_peers.core.webhooks import Format, Target, Webhook
+from claude_peers.core.webhooks import Format, Webhook, read_target
 from claude_peers.wire import codec
+from claude_peers.wire.agentmesh import retries
 from claude_peers.wire.envelope import envelope
 from claude_peers.wire.records import kept_view
 
@@ -48,10 +48,28 @@ def sign(secret: str, uid: str, at: int, body: bytes) -> str:
 
 
 def make_post(
-    webhook: Webhook, target: Target, message: Message, sender: Peer | None, *, now: float
+    webhook: Webhook,
+    message: Message,
+    sender: Peer | None,
+    *,
+    signature: str | None,
+    deliveries: int,
+    now: float,
 ) -> Post:
-    """Return the post of a message at a time (seconds since the epoch)."""
-    body = codec.dumps(_BODIES[webhook.format](message, sender))
+    """Return the post of a message at a time (seconds since the epoch).
+
+    Agentmesh's body carries `signature`, the message's own, made with the fleet's secret, and tells
+    how often a message is posted again, of `deliveries` posts in all.
+
+    Raises:
+        WebhookRefusedError: the webhook's URL is none.
+    """
+    target = read_target(webhook.url)
+    if webhook.format is Format.AGENTMESH:
+        told = _agentmesh(message, signature, deliveries)
+    else:
+        told = _BODIES[webhook.format](message, sender)
+    body = codec.dumps(told)
     at = int(now)
     headers = [
         ("Host", target.authority),
@@ -84,7 +102,7 @@ def retry_after(value: str, *, now: float) -> float | None:
         return None
 
 
-def _agentmesh(message: Message, _sender: Peer | None) -> dict[str, Any]:
+def _agentmesh(message: Message, signature: str | None, deliveries: int) -> dict[str, Any]:
     """Return agentmesh 0.4's body: the row of its database (broker.ts, deliverViaWebhook)."""
     row = {
         "id": message.id,
@@ -97,9 +115,9 @@ def _agentmesh(message: Message, _sender: Peer | None) -> dict[str, Any]:
         "expires_at": _iso(message.expires_at),
         "ack_deadline": None,
         "retry_count": message.deliveries,
-        "max_retries": DELIVERIES,
+        "max_retries": retries(deliveries),
         "delivered": 0,
-        "signature": None,
+        "signature": signature,
     }
     more = {
         "uid": message.uid,
@@ -142,7 +160,6 @@ def _for_a_model(message: Message, sender: Peer | None) -> str:
 
 
 _BODIES: Final = {
-    Format.AGENTMESH: _agentmesh,
     Format.STANDARD: _standard,
     Format.OPENCLAW: _openclaw,
 }

@@ -38,10 +38,15 @@ class SetWebhookRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HookTokenRequest:
-    """Who may publish to a topic, or to all that a pattern matches, by `POST /hook/TOPIC`."""
+    """Who may publish to a topic, or to all that a pattern matches, by `POST /hook/TOPIC`.
+
+    Attributes:
+        signed: whether posts may also be signed with the token, as GitHub does; it is kept then.
+    """
 
     name: str = field(metadata={"form": "name"})
     topic: str
+    signed: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

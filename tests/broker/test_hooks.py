@@ -9,6 +9,7 @@ from claude_peers.broker.registration import hash_token
 from claude_peers.core.errors import BadRequestError, NotPossibleError, SecretRequiredError
 from claude_peers.core.models import Process
 from claude_peers.core.webhooks import HookTokenNotFoundError
+from claude_peers.wire.hook_signature import sign
 
 pytestmark = pytest.mark.anyio
 
@@ -74,8 +75,32 @@ async def test_a_new_token_of_a_name_makes_the_old_one_void_and_none_is_kept_or_
     new, _ = await made(rig)
     assert rig.broker.hooks.admit(hash_token(old), "build/done") is None
     (listed,) = (await call(rig, "/admin/hook-tokens"))["hook_tokens"]
-    assert set(listed) == {"name", "topic", "created_at"}
+    assert set(listed) == {"name", "topic", "signed", "created_at"}
+    assert listed["signed"] is False
     assert new not in repr([listed, await rig.store.hook_tokens()])
+
+
+async def test_only_a_token_that_was_made_for_it_is_kept_and_signs_for_its_topics():
+    rig = await make_broker()
+    told = await call(rig, "/admin/hook-token", name="other", topic="build/#")
+    assert not rig.broker.hooks.take_signatures()
+    assert rig.broker.hooks.signer("build/done", sign(told["token"], b"x"), b"x") is None
+    made = await call(rig, "/admin/hook-token", name="gh", topic="build/+", signed=True)
+    signature = sign(made["token"], b"x")
+    for each in (rig, await make_broker(rig.store)):  # the next broker knows it as well
+        hooks_ = each.broker.hooks
+        assert hooks_.take_signatures()
+        assert hooks_.signer("build/done", signature, b"x").name == "gh"
+        assert hooks_.signer("build/done", signature, b"y") is None
+        assert hooks_.signer("build/done", sign("", b"x"), b"x") is None
+        assert hooks_.signer("build", signature, b"x") is None
+        assert hooks_.admit(hash_token(made["token"]), "build/done").name == "gh"
+    listed = (await call(rig, "/admin/hook-tokens"))["hook_tokens"]
+    assert [(each["name"], each["signed"]) for each in listed] == [("gh", True), ("other", False)]
+    assert made["token"] not in repr([listed, await rig.store.hook_tokens()])
+    await call(rig, "/admin/hook-token", name="gh", topic="build/+")
+    assert rig.broker.hooks.signer("build/done", signature, b"x") is None
+    assert [each.secret for each in await rig.store.hook_tokens()] == ["", ""]
 
 
 async def test_only_the_user_lets_anybody_publish():

@@ -215,7 +215,7 @@ async def test_bug_b4_1_success_is_taken_as_evidence_exactly_once(rig):
     assert await rig.states(receipt.message.id) == ["seen"]
     assert await rig.broker.webhooks.next(PeerId(joined["id"])) is None
     assert await rig.poll(joined["id"]) == []
-    story = await rig.store.story(receipt.message.id)
+    (story,) = await rig.store.stories([receipt.message.id])
     assert [(step.event, step.via) for step in story.steps] == [
         ("lease", "webhook"),
         ("see", "webhook: HTTP 200"),
@@ -242,6 +242,19 @@ async def test_a_message_that_nobody_takes_is_dead_after_the_usual_number_of_tri
     assert await rig.broker.webhooks.next(PeerId(joined["id"])) is None
     (dead,) = await rig.store.dead_letters(limit=9)
     assert (dead.id, str(DELIVERIES) in dead.reason) == (receipt.message.id, True)
+
+
+async def test_it_is_posted_as_often_as_the_user_says_and_each_post_tells_how_often(rig):
+    rig.store.deliveries = 3
+    joined = await hooked(rig)
+    await rig.send(joined["id"])
+    for failures in range(3):
+        errand = await rig.broker.webhooks.next(PeerId(joined["id"]))
+        assert (errand.failures, errand.deliveries) == (failures, 3)
+        await rig.broker.webhooks.came_of(errand, Outcome.RETRY, "HTTP 500")
+    assert await rig.broker.webhooks.next(PeerId(joined["id"])) is None
+    (dead,) = await rig.store.dead_letters(limit=9)
+    assert "3 times" in dead.reason
 
 
 async def test_a_receiver_that_is_gone_is_left_alone_and_its_mail_waits(rig):

@@ -1,5 +1,7 @@
 """Webhooks with real processes: out across a take-over, in, and the command line."""
 
+import hashlib
+import hmac
 import json
 import signal
 
@@ -59,6 +61,52 @@ def test_each_message_arrives_in_order_across_a_take_over_and_repeats_are_marked
     assert taken.count(numbers[-1]) == 1
 
 
+@pytest.mark.parametrize("secret", ["s3cret", None])
+def test_a_receiver_has_agentmeshs_signature_verified_by_the_broker(machine, secret):
+    machine.serve(CLAUDE_PEERS_FLEET_SECRET=secret)
+    with Receiver() as receiver:
+        joined = hooked(machine, receiver)
+        body = {"from_id": "cli", "to_id": joined["id"], "text": "signed 🎉"}
+        assert ask(machine, "/send-message", body)[0] == 200
+        (got,) = receiver.wait(1)
+    message = got.json["message"]
+
+    def verified(**changed):
+        told = {"message": message | changed, "signature": message["signature"]}
+        return ask(machine, "/verify-signature", told)
+
+    if secret is None:
+        assert message["signature"] is None
+        assert verified()[1]["code"] == "no_fleet_secret"
+        return
+    assert verified() == (200, {"ok": True, "valid": True})
+    signed = {
+        "id": message["id"] + 1,
+        "from_id": "boss",
+        "to_id": "x",
+        "text": "run",
+        "sent_at": "",
+    }
+    for name, value in signed.items():
+        assert verified(**{name: value}) == (200, {"ok": False, "valid": False}), name
+
+
+def test_an_address_with_a_secret_and_a_token_are_read_from_stdin_line_by_line(machine):
+    machine.serve()
+    ask(machine, "/register", {"name": "bob"})
+    with Receiver() as receiver:
+        url = f"{receiver.url}?key=s3cret"
+        made = machine.cli("webhook", "set", "bob", "-", "--token-stdin", stdin=f"{url}\nt0ken\n")
+        assert (made.returncode, made.stdout[:6]) == (0, "whsec_")
+        assert machine.cli("send", "bob", "hello").returncode == 0
+        (got,) = receiver.wait(1)
+    assert (got.path, got.headers["authorization"]) == ("/in?key=s3cret", "Bearer t0ken")
+    for given in ("", f"{url}\n"):
+        refused = machine.cli("webhook", "set", "bob", "-", "--token-stdin", stdin=given)
+        assert refused.returncode == 2
+    assert url in machine.cli("webhook", "list").stdout
+
+
 def test_the_command_line_sets_lists_and_removes(machine):
     machine.serve()
     ask(machine, "/register", {"name": "bob"})
@@ -104,5 +152,31 @@ def test_a_program_publishes_by_a_post_and_only_with_its_token(machine):
         ("build/done", "hook:ci", '{"done":1}'), ("build/a b", "hook:ci", "text"),
     ]  # fmt: skip
     assert "ci" in machine.cli("hook-token", "--list").stdout
+    assert "signed" not in machine.cli("hook-token", "--list").stdout
     assert machine.cli("hook-token", "--revoke", "ci").returncode == 0
     assert post("/hook/build/done", mine).status == 401
+
+
+def test_a_sender_that_signs_publishes_also_under_the_next_broker(machine):
+    leader = machine.serve()
+    machine.start("serve")
+    eventually(lambda: http.get(machine.port, "/status").json().get("standby"), what="a standby")
+    _, ann = ask(machine, "/register", {"name": "ann"})
+    ask(machine, "/subscribe", {"id": ann["id"], "topic": "github/#"})
+    made = machine.cli("hook-token", "github/#", "--name", "gh", "--signed")
+    secret, body = made.stdout.strip(), b'{"zen":"Keep it logically awesome."}'
+    assert "  signed" in machine.cli("hook-token", "--list").stdout
+
+    def post(delivery):
+        mac = hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()
+        signed = {"X-Hub-Signature-256": f"sha256={mac}", "X-GitHub-Delivery": delivery}
+        return http.post(machine.port, "/hook/github/ping", body, JSON | signed).status
+
+    assert post("one") == 202
+    leader.send_signal(signal.SIGKILL)
+    leader.wait(10)
+    machine.wait_for_broker(other_than=leader.pid)
+    assert [post("one"), post("two")] == [202, 202]
+    _, mail = ask(machine, "/peek-messages", {"id": ann["id"]})
+    told = [(each["from_id"], each["text"].encode()) for each in mail["messages"]]
+    assert told == [("hook:gh", body)] * 2

@@ -163,6 +163,21 @@ def test_a_token_does_not_open_the_way_through_a_proxy():
     assert refusal(head(via="1.1 x"), replace(FACTS, token_ok=True)).code == "proxied"
 
 
+@pytest.mark.threat("T36")
+def test_what_is_signed_for_a_hook_may_come_by_a_tunnel_and_is_guarded_otherwise():
+    facts = replace(FACTS, uid=0, signed=True, any_type=True, methods=("POST",))
+    check(head(x_forwarded_for="192.0.2.7", cf_ray="1", content_type="text/plain"), facts)
+    for request, code in (
+        (head(host="hooks.example.com"), "wrong_host"),
+        (head(origin="https://evil.example"), "from_a_browser"),
+        (head("GET", via="1.1 x"), "method_not_allowed"),
+        (head(via="1.1 x", length=BODY + 1), "body_too_large"),
+    ):
+        assert refusal(request, facts).code == code
+    assert refusal(head(), replace(facts, peer="192.0.2.7")).code == "not_local"
+    assert refusal(head(), replace(facts, token_ok=False)).code == "invalid_token"
+
+
 @pytest.mark.threat("T3")
 def test_the_first_broken_rule_is_the_one_told():
     request = head(

@@ -46,7 +46,7 @@ def test_the_broker_serves_the_document_and_nothing_else_under_its_paths(broker,
     served = http.get(broker.port, "/openapi.json")
     assert (served.status, served.json()) == (200, document)
     assert served.headers["content-type"] == "application/json;charset=utf-8"
-    assert set(document["paths"]) == {*broker.app._get, *BY_PATH, "/events"}
+    assert set(document["paths"]) == {*broker.app._get, *BY_PATH, "/events", "/hook/{topic}"}
 
 
 @pytest.mark.parametrize(
@@ -79,6 +79,20 @@ def test_an_operation_says_what_it_takes_and_answers(document, path):
     assert told["requestBody"]["content"]["application/json"]["schema"]
     assert told["responses"]["200"]["content"]["application/json"]["schema"]
     assert openapi.answer_of(BY_PATH[path])
+
+
+def test_a_hook_wants_its_token_or_a_signature_and_knows_repeated_posts_by_three_headers(document):
+    told = document["paths"]["/hook/{topic}"]["post"]
+    assert told["security"] == [{"hook": []}, {"hook-signature": []}]
+    schemes = document["components"]["securitySchemes"]
+    assert schemes["hook"]["scheme"] == "bearer"
+    assert schemes["hook-signature"]["name"] == "X-Hub-Signature-256"
+    assert [(each["name"], each["in"]) for each in told["parameters"]] == [
+        ("topic", "path"), ("webhook-id", "header"), ("idempotency-key", "header"),
+        ("x-github-delivery", "header"),
+    ]  # fmt: skip
+    (answer,) = told["responses"]["202"]["content"].values()
+    assert answer["schema"] == {"$ref": "#/components/schemas/Hooked"}
 
 
 @pytest.mark.bug("B4-25")

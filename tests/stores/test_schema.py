@@ -59,7 +59,7 @@ async def test_a_database_of_the_first_schema_is_brought_up_with_its_mail(path):
         assert (second.state, second.reply_to, second.inherited) == (State.QUEUED, 1, False)
         assert [each.id for each in await store.dead_letters(BOB, limit=9)] == [dead.id]
         assert dead.reason == "late"
-        assert [each.event for each in (await store.story(2)).steps] == ["return"]
+        assert [each.event for each in (await store.stories([2]))[0].steps] == ["return"]
         assert await store.owed(now=9e9, limit=9) == []
         assert [each.id for each in await store.hand_out(BOB, Claim(), now=2.0)] == [1, 2]
         answer = await store.accept(draft(sender="bob", to="ann", reply_to=2), NO_LIMITS, now=2.0)
@@ -67,6 +67,19 @@ async def test_a_database_of_the_first_schema_is_brought_up_with_its_mail(path):
         assert (await store.mailbox(BOB)).unread == 1
         assert (await store.ledger()).balanced
         assert await query(store, "PRAGMA integrity_check") == [("ok",)]
+
+
+async def test_a_hook_token_of_an_earlier_schema_counts_and_signs_nothing(path):
+    before = schema.MIGRATIONS.index(schema._HOOK_SECRETS)
+    raw(
+        path,
+        *(statement for each in schema.MIGRATIONS[:before] for statement in each),
+        "INSERT INTO hook_token VALUES ('ci', 'build/#', 'h', 'then')",
+        f"PRAGMA user_version = {before}",
+    )
+    async with SqliteStore(path) as store:
+        (token,) = await store.hook_tokens()
+    assert (token.name, token.token_hash, token.secret) == ("ci", "h", "")
 
 
 async def test_a_new_database_has_the_same_schema_as_one_brought_up(path, tmp_path):

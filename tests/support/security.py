@@ -63,7 +63,10 @@ ROWS = {
     "T33": ("planted links, other users' files", "refused with the remedy, the target untouched"),
     "T34": ("the unpacked files are tampered with", "unpacked again, or refused"),
     "T35": ("somebody ends the broker", "needs the user's secret; signals nobody"),
-    "T36": ("a proxy or relay makes remote look local", "401 for what proxies add"),
+    "T36": (
+        "a proxy or relay makes remote look local",
+        "401 for what proxies add, but for a post that is signed with the token of a hook",
+    ),
     "T37": ("ids or secrets are guessed", "from the system's random numbers; compared in one time"),
     "T38": ("a dependency is attacked", "few, named, from one declared list, locked by hashes"),
 }

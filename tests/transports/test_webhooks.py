@@ -267,20 +267,52 @@ async def test_a_database_that_fails_is_asked_again_and_nothing_is_posted_twice(
         assert sent == [number]
 
 
-async def test_a_round_that_stops_with_a_fault_of_ours_is_logged_and_begins_anew(caplog):
-    faults = [ValueError("odd")]
+async def test_a_post_that_ends_with_a_fault_of_ours_has_failed_and_holds_up_nobody(caplog):
+    sent = []
 
-    async def send(_errand):
-        if faults:
-            raise faults.pop()
+    async def send(errand):
+        sent.append((errand.message.id, errand.failures))
+        if len(sent) <= 2:
+            raise ValueError("odd")
         return OK
 
     async with scene(send) as here:
         peer_id = await here.peer()
-        first = await here.send(peer_id)
-        await until(lambda: not ("the posts to" not in caplog.text))
-        await here.state(await here.send(peer_id), "seen")
-        assert await here.rig.states(first) == ["leased"]
+        ids = [await here.send(peer_id, each) for each in "ab"]
+        await here.state(ids[1], "seen")
+        assert await here.rig.states(ids[0]) == ["seen"]
+        (story,) = await here.rig.store.stories(ids[:1])
+    assert sent == [(ids[0], 0), (ids[0], 1), (ids[0], 2), (ids[1], 0)]
+    assert "ValueError: odd" in caplog.text
+    assert f"the post of message {ids[0]} failed" in caplog.text
+    told = [step.via for step in story.steps if step.event == "return"]
+    assert told == ["webhook: an error of the broker's own; its log has it"] * 2
+
+
+async def test_a_message_whose_every_post_ends_with_a_fault_of_ours_is_a_dead_letter():
+    async def send(_errand):
+        raise ValueError("odd")
+
+    async with scene(send) as here:
+        number = await here.send(await here.peer())
+        await here.state(number, "dead")
+
+
+async def test_a_round_that_stops_with_a_fault_of_ours_is_logged_and_begins_anew(
+    caplog, monkeypatch
+):
+    async def send(_errand):
+        return OK
+
+    async with scene(send) as here:
+        peer_id = await here.peer()
+        with monkeypatch.context() as broken:
+            broken.setattr(here.rig.broker.webhooks, "next", None)
+            first = await here.send(peer_id)
+            await until(lambda: f"the posts to {peer_id} stopped" in caplog.text)
+        second = await here.send(peer_id)
+        await here.state(second, "seen")
+        assert await here.rig.states(first) == ["seen"]
 
 
 async def test_a_failing_store_at_the_end_is_not_waited_for():
@@ -394,7 +426,7 @@ async def test_a_host_that_is_allowed_no_more_is_not_posted_to(caplog):
         here.rig.broker.webhooks.rules = Rules(own_port=1)
         number = await here.send(joined)
         await until(lambda: REFUSED in here.rig.broker.roster.get(joined).route)
-        story = await here.rig.store.story(number)
+        (story,) = await here.rig.store.stories([number])
     assert "10.1.1.1" not in repr((here.rig.broker.roster.get(joined), story))
     assert "10.1.1.1 is not this machine, and not allowed" in caplog.text
 

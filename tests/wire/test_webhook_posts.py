@@ -8,9 +8,8 @@ from pathlib import Path
 import pytest
 import standardwebhooks
 
-from claude_peers.core.delivery import DELIVERIES
 from claude_peers.core.models import Message, Peer, PeerId
-from claude_peers.core.webhooks import Format, Webhook, read_target
+from claude_peers.core.webhooks import Format, Webhook
 from claude_peers.wire.envelope import LABEL
 from claude_peers.wire.webhook_posts import SECRET_BYTES, make_post, make_secret, retry_after
 
@@ -24,9 +23,16 @@ MESSAGE = Message(
 ANN = Peer(id=PeerId("abc12345"), name="ann")
 
 
-def made(format_=Format.AGENTMESH, *, url="http://127.0.0.1:9/in?k=v", now=NOW, **more):
+def made(
+    format_=Format.AGENTMESH,
+    *,
+    url="http://127.0.0.1:9/in?k=v",
+    now=NOW,
+    signature=None,
+    **more,
+):
     webhook = Webhook(peer_id=PeerId("x"), url=url, format=format_, secret=SECRET, **more)
-    return make_post(webhook, read_target(url), MESSAGE, ANN, now=now)
+    return make_post(webhook, MESSAGE, ANN, signature=signature, deliveries=4, now=now)
 
 
 @pytest.mark.threat("T18")
@@ -79,10 +85,20 @@ def test_the_default_body_is_agentmeshs():
     assert told["type"] == golden["type"]
     assert list(told["message"])[: len(golden["message"])] == list(golden["message"])
     assert told["message"]["retry_count"] == 0
-    assert told["message"]["max_retries"] == DELIVERIES
+    assert told["message"]["max_retries"] == golden["message"]["max_retries"] == 3
     assert told["message"]["expires_at"] == "2026-11-28T12:00:00.000Z"
     assert told["message"]["text"] == golden["message"]["text"]
+    assert told["message"]["signature"] is None
     assert post.path == "/in?k=v"
+
+
+@pytest.mark.parametrize("format_", Format)
+def test_only_agentmeshs_body_has_a_place_for_the_fleets_signature(format_):
+    told = json.loads(made(format_, signature="f1ee7").body)
+    assert told == json.loads(made(format_).body) or format_ is Format.AGENTMESH
+    if format_ is Format.AGENTMESH:
+        assert told["message"].pop("signature") == "f1ee7"
+        assert "f1ee7" not in json.dumps(told)
 
 
 def test_the_standard_body_is_flat_and_has_a_prompt_that_is_safe_to_show():

@@ -66,7 +66,7 @@ async def hook_token(
 ) -> "webhook_answers.HookTokenMade":
     """Let whoever has a new token publish by `POST /hook/TOPIC`; needs the user's secret."""
     del caller
-    made, token = await broker.hooks.make(request.name, request.topic)
+    made, token = await broker.hooks.make(request.name, request.topic, signed=request.signed)
     return {"ok": True, "name": made.name, "topic": made.topic, "token": token}
 
 
@@ -77,7 +77,12 @@ async def hook_tokens(
     """List the hook tokens, themselves left out; needs proof of the user's secret."""
     del caller, request
     views: list[Any] = [
-        {"name": each.name, "topic": each.topic, "created_at": each.created_at}
+        {
+            "name": each.name,
+            "topic": each.topic,
+            "signed": bool(each.secret),
+            "created_at": each.created_at,
+        }
         for each in broker.hooks.all()
     ]
     return {"hook_tokens": views}

@@ -3,6 +3,9 @@
 Prints the token and a command that uses it. The same name again makes a new token, and the old one
 void. A pattern (`build/#`) allows all the topics that it matches.
 
+With --signed a sender that cannot show a token, such as GitHub, may sign with it instead
+(X-Hub-Signature-256); see docs/webhooks.md.
+
 exit codes: 0 done, 1 refused, 2 usage, 6 no broker
 """
 
@@ -17,6 +20,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     """Take the topic, or what else to do."""
     parser.add_argument("topic", nargs="?", default="", help="what may be published to")
     parser.add_argument("--name", default="", help="as whom it publishes; default: by the topic")
+    parser.add_argument(
+        "--signed", action="store_true", help="let posts be signed with it too, as GitHub's are"
+    )
     parser.add_argument("--list", action="store_true", help="list the tokens' names")
     parser.add_argument("--revoke", metavar="NAME", default="", help="let a token count no more")
 
@@ -38,7 +44,7 @@ def run(options: argparse.Namespace) -> int:
 
 def _make(broker: Broker, options: argparse.Namespace) -> int:
     name = options.name or identity.as_name(options.topic.replace("/", "-"))
-    body = {"name": name, "topic": options.topic}
+    body = {"name": name, "topic": options.topic, "signed": options.signed}
     answer = broker.ask("/admin/hook-token", body, authenticate=True)
     url = f"{broker.url}/hook/{options.topic}"
     if options.json:
@@ -49,6 +55,8 @@ def _make(broker: Broker, options: argparse.Namespace) -> int:
     output.note(
         f'  curl -H "Authorization: Bearer $TOKEN" -H "Content-Type: text/plain" -d done {url}'
     )
+    if options.signed:
+        output.note("Or give it, as its secret, to a sender that signs: see docs/webhooks.md.")
     return output.OK
 
 
@@ -59,7 +67,8 @@ def _list(broker: Broker, options: argparse.Namespace) -> int:
         return output.OK
     for each in answer["hook_tokens"]:
         name = output.style(each["name"], "bold")
-        output.say(f"{name}  {each['topic']}  since {each['created_at']}")
+        signed = "  signed" if each.get("signed") else ""
+        output.say(f"{name}  {each['topic']}  since {each['created_at']}{signed}")
     return output.OK
 
 

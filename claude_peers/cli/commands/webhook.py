@@ -5,6 +5,9 @@ success. Receivers check the signature of Standard Webhooks with the secret that
 docs/webhooks.md. Addresses on this machine may be used as they are, others once they are named in
 CLAUDE_PEERS_WEBHOOK_ALLOW.
 
+An address with a secret in it does not belong on a command line, which every user of this machine
+can read: give `-`, and it is the first line of stdin. With --token-stdin the token is the next one.
+
 exit codes: 0 done, 1 refused, 2 usage, 6 no broker
 """
 
@@ -22,7 +25,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     """Take what to do, the peer and the address."""
     parser.add_argument("action", choices=("set", "list", "remove"))
     parser.add_argument("peer", nargs="?", default="", help="id or name of the peer")
-    parser.add_argument("url", nargs="?", default="", help="where to post to")
+    parser.add_argument(
+        "url", nargs="?", default="", help="where to post to; - reads it from stdin"
+    )
     parser.add_argument("--format", choices=FORMATS, default="agentmesh", help="of the body")
     parser.add_argument(
         "--token-stdin", action="store_true", help="read the receiver's bearer token from stdin"
@@ -42,9 +47,9 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _set(broker: Broker, options: argparse.Namespace) -> int:
-    # Not on the command line, which every user of this machine can read.
-    token = sys.stdin.readline().strip() if options.token_stdin else ""
-    body = {"id": options.peer, "url": options.url, "format": options.format, "token": token}
+    url = _line_of("address") if options.url == "-" else options.url
+    token = _line_of("token") if options.token_stdin else ""
+    body = {"id": options.peer, "url": url, "format": options.format, "token": token}
     answer = broker.ask("/webhook/set", body, authenticate=True)
     if options.json:
         output.tell(answer)
@@ -52,6 +57,17 @@ def _set(broker: Broker, options: argparse.Namespace) -> int:
     output.say(answer["webhook_secret"])
     output.note(f"The mail of {answer['name']} is posted from now on; its signature's secret:")
     return output.OK
+
+
+def _line_of(what: str) -> str:
+    """Return the next line of stdin: what every user could read does not go there."""
+    line = sys.stdin.readline().strip()
+    if not line:
+        raise output.UsageError(
+            f"There is no {what} on stdin",
+            "Give each as a line of its own: first the address if it is -, then the token.",
+        )
+    return line
 
 
 def _list(broker: Broker, options: argparse.Namespace) -> int:

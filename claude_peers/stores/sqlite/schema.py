@@ -186,6 +186,8 @@ _WEBHOOKS = (
     """,
 )
 
+_HOOK_SECRETS = ("ALTER TABLE hook_token ADD COLUMN secret TEXT NOT NULL DEFAULT ''",)
+
 MIGRATIONS: tuple[tuple[str, ...], ...] = (
     _FIRST,
     _STORIES,
@@ -195,6 +197,7 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
     _PROFILES,
     _MACHINE_SEEN,
     _WEBHOOKS,
+    _HOOK_SECRETS,
 )
 
 
