@@ -9,12 +9,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+from claude_peers.core.delivery import DELIVERIES
 from claude_peers.core.variables import (
     LOOPBACK,
     address,
     bind,
     broker_url,
     choice,
+    deliveries,
     flag,
     hosts,
     number,
@@ -149,6 +151,11 @@ class Settings:
         "CLAUDE_PEERS_ACK_DEADLINE_MS", 60_000, number(1, 86_400_000),
         "milliseconds to acknowledge what was handed out; then it is there again",
         "AGENTMESH_ACK_DEADLINE_MS",
+    )  # fmt: skip
+    max_deliveries: int = _setting(
+        "CLAUDE_PEERS_MAX_DELIVERIES", DELIVERIES, deliveries,
+        "times a message is handed out, pushes included, before it is a dead letter; "
+        "`AGENTMESH_MAX_RETRIES` counts those after the first", "AGENTMESH_MAX_RETRIES",
     )  # fmt: skip
     peer_ttl_ms: int = _setting(
         "CLAUDE_PEERS_PEER_TTL_MS", 60_000, number(1000, 86_400_000),

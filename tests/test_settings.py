@@ -55,6 +55,7 @@ GOOD = [
     ("CLAUDE_PEERS_FLEET_SECRET", "fleet_secret", {"s": "s"}),
     ("CLAUDE_PEERS_BROKER_ID", "broker_id", {"hub": "hub"}),
     ("CLAUDE_PEERS_ACK_DEADLINE_MS", "ack_deadline_ms", {"1": 1, "60000": 60000}),
+    ("CLAUDE_PEERS_MAX_DELIVERIES", "max_deliveries", {"1": 1, "1000": 1000}),
     ("CLAUDE_PEERS_PEER_TTL_MS", "peer_ttl_ms", {"1000": 1000}),
     ("CLAUDE_PEERS_DISCOVERY", "discovery", {"0": False, "1": True}),
     (
@@ -80,7 +81,10 @@ ALSO = {
         )
     },
     "CLAUDE_PEERS_RATE_LIMIT_RPM": ("AGENTMESH_RATE_LIMIT_RPM",),
+    "CLAUDE_PEERS_MAX_DELIVERIES": ("AGENTMESH_MAX_RETRIES",),
 }  # fmt: skip
+SAME = {"AGENTMESH_MAX_RETRIES": "0"}
+"""What is given under another name that means something else by it, for the same value."""
 BAD = {
     "CLAUDE_PEERS_PORT": (
         "Use a whole number from 1 to 65535",
@@ -112,6 +116,7 @@ BAD = {
     "CLAUDE_PEERS_WEBHOOK_ALLOW": ("separated by commas", ["http://a/", "*.example", "a b"]),
     "CLAUDE_PEERS_TRUST_LISTENER": ("Use 1 for yes or 0 for no", ["no", "false", " 1"]),
     "CLAUDE_PEERS_ACK_DEADLINE_MS": ("Use a whole number from 1 to 86400000", ["0", "86400001"]),
+    "CLAUDE_PEERS_MAX_DELIVERIES": ("Use a whole number from 1 to 1000", ["0", "1001", "-1", "x"]),
     "CLAUDE_PEERS_PEER_TTL_MS": ("Use a whole number from 1000 to 86400000", ["0", "999", "x"]),
     "CLAUDE_PEERS_DISCOVERY": ("Use 1 for yes or 0 for no", ["no", "2"]),
     "CLAUDE_PEERS_DISCOVERY_ADDRESS": (
@@ -162,7 +167,7 @@ def test_a_variable_is_also_read_under_its_other_names(variable, other):
     field, given, read = next(
         (field, *next(iter(values.items()))) for name, field, values in GOOD if name == variable
     )
-    assert getattr(load({other: given}), field) == read
+    assert getattr(load({other: SAME.get(other, given)}), field) == read
 
 
 def test_a_variables_own_name_wins_over_its_other_names():
@@ -286,6 +291,17 @@ def test_a_client_talks_to_the_brokers_port_or_that_of_its_url(environ, port):
 def test_agentmeshs_agent_name_may_be_any_text():
     assert load({"AGENTMESH_AGENT_NAME": "My Agent"}).name == "my-agent"
     assert load({"AGENTMESH_AGENT_NAME": "x", "CLAUDE_PEERS_NAME": "y"}).name == "y"
+
+
+@pytest.mark.parametrize(("retries", "deliveries"), [("0", 1), ("3", 4), ("999", 1000)])
+def test_agentmeshs_retries_come_after_the_first_hand_out(retries, deliveries):
+    assert load({"AGENTMESH_MAX_RETRIES": retries}).max_deliveries == deliveries
+
+
+@pytest.mark.parametrize("retries", ["-1", "1000", "x"])
+def test_retries_that_cannot_be_are_refused_as_retries(retries):
+    with pytest.raises(SettingsError, match="Use a whole number from 0 to 999"):
+        load({"AGENTMESH_MAX_RETRIES": retries})
 
 
 def test_the_broker_is_announced_behind_its_own_port_unless_another_is_given():

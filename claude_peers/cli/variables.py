@@ -1,4 +1,4 @@
-"""Variables that look like ours and are none: somebody mistyped one, and wonders."""
+"""Variables that nothing reads: somebody mistyped one, or expects what is not here, and wonders."""
 
 import difflib
 from collections.abc import Mapping
@@ -12,6 +12,13 @@ from claude_peers.settings import Settings
 _OURS = "CLAUDE_PEERS_"
 _TESTS = tuple(_OURS + name for name in ("TEST_", "NODE_MODULES", "MCP1_PYTHON"))
 """What our own tests are told by."""
+_INSTEAD = {
+    "AGENTMESH_FEDERATION_PEERS": (
+        "brokers are not federated here. Run `claude-peers invite NAME` on one machine and "
+        "`claude-peers join` on the other, which then uses the first one's broker"
+    ),
+}
+"""Variables of agentmesh's that have no counterpart, and what to do instead."""
 
 
 def note_unknown(environ: Mapping[str, str]) -> None:
@@ -23,3 +30,5 @@ def note_unknown(environ: Mapping[str, str]) -> None:
             close = difflib.get_close_matches(name, known, n=1)
             meant = f"; did you mean {close[0]}?" if close else ""
             output.note(f"Nothing reads {one_line(name, NAME)}{meant}")
+        elif name in _INSTEAD and environ[name]:
+            output.note(f"Nothing reads {name}: {_INSTEAD[name]}")

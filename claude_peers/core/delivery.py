@@ -9,7 +9,8 @@ Rules:
        acknowledged, or it was answered. Evidence may arrive in any unread state, also after a
        take-over has put the message back to *queued*. A sender may ask for less (`qos` 0): then
        it is enough that it was written whole to a stream whose client acknowledges the others.
-    5. What was handed out twenty times without evidence is not handed out again: it is dead.
+    5. What was handed out as often as the user allows, without evidence, is not handed out again:
+       it is dead.
     6. The last value of a topic, given to who has just subscribed, never becomes a dead letter:
        where another message would be dead, it is forgotten.
     7. A missing key is an illegal move; the store turns the table into its WHERE clause.
@@ -66,12 +67,25 @@ MOST_TTL = 7 * 24 * 3600.0
 OWED = 600.0
 """Seconds after which the sender of a request is told that no answer has come."""
 DELIVERIES = 20
-"""Times a message is handed out; after that it is dead."""
-REASONS = {
-    Event.EXPIRE: "nobody read it in time",
-    Event.GIVE_UP: f"handed out {DELIVERIES} times without a sign that it was read",
-}
-"""Why a message is dead, by the event that ended it."""
+"""Times a message is handed out unless the user wants another number; after that it is dead."""
+MOST_DELIVERIES = 1000
+"""The largest number the user may want."""
+EXPIRED = "nobody read it in time"
+"""Why a message is dead whose time was over."""
+_HANDED_OUT, _UNREAD = "handed out ", " without a sign that it was read"
+
+
+def given_up(deliveries: int) -> str:
+    """Return why a message is dead that was handed out so many times."""
+    return f"{_HANDED_OUT}{'once' if deliveries == 1 else f'{deliveries} times'}{_UNREAD}"
+
+
+def cause(reason: str) -> Event | None:
+    """Return the event that ended a message, by why it is dead; None if that is no text of ours."""
+    if reason == EXPIRED:
+        return Event.EXPIRE
+    gave_up = reason.startswith(_HANDED_OUT) and reason.endswith(_UNREAD)
+    return Event.GIVE_UP if gave_up else None
 
 
 def lifetime(wanted: float | None, usual: float = DIRECT_TTL) -> float:

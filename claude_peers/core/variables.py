@@ -5,6 +5,7 @@ Each raises `SettingsError` with the remedy if the value cannot be used.
 
 from collections.abc import Callable
 
+from claude_peers.core.delivery import MOST_DELIVERIES
 from claude_peers.core.errors import SettingsError
 from claude_peers.core.identity import as_name, is_name
 
@@ -27,6 +28,12 @@ def number(least: int, most: int) -> Callable[[str, str], int]:
         return number
 
     return read
+
+
+def deliveries(name: str, value: str) -> int:
+    """Return how often a message is handed out: once, and once more for each retry."""
+    again = name == "AGENTMESH_MAX_RETRIES"
+    return number(1 - again, MOST_DELIVERIES - again)(name, value) + again
 
 
 def choice(*choices: str) -> Callable[[str, str], str]:

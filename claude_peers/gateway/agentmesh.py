@@ -109,6 +109,7 @@ class Conversation:
             expires_at=iso(message.expires_at),
             ack_deadline=by,
             signature=sign(secret, message) if secret else None,
+            deliveries=self._broker.store.deliveries,
         )
         self._socket.send(frame)
 

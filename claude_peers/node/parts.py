@@ -2,6 +2,7 @@
 
 import os
 import time
+from dataclasses import replace
 from typing import Any
 
 from claude_peers.broker.context import Options
@@ -95,6 +96,8 @@ def here() -> Here:
 def options(settings: Settings) -> Options:
     """Return what the user decided about the broker."""
     limits = Limits(per_minute=settings.rate_limit, mailbox=settings.mailbox_limit)
+    if limits.per_minute:  # who may send three a minute may not send sixty at once
+        limits = replace(limits, burst=min(limits.burst, limits.per_minute))
     return Options(
         limits=limits,
         require_token=settings.require_token,
@@ -145,4 +148,4 @@ def store(settings: Settings) -> SqliteStore:
         lifetime=DIRECT_TTL,
         elsewhere=elsewhere if apart else None,
     )
-    return SqliteStore(path, adoption)
+    return SqliteStore(path, adoption, deliveries=settings.max_deliveries)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Self
 
 from claude_peers.broker.ports import Claim, Mailbox
-from claude_peers.core.delivery import DELIVERIES, REASONS, TRANSITIONS, Event, proved_by
+from claude_peers.core.delivery import DELIVERIES, EXPIRED, TRANSITIONS, Event, given_up, proved_by
 from claude_peers.core.errors import DedupeConflictError
 from claude_peers.core.limits import Limits, check_mailbox, next_hop
 from claude_peers.core.models import (
@@ -46,8 +46,9 @@ class MemoryStore(Beside):
 
     name = "memory"
 
-    def __init__(self) -> None:
+    def __init__(self, deliveries: int = DELIVERIES) -> None:
         super().__init__()
+        self.deliveries = deliveries
         self._epoch = 0
         self._last = 0
         self._purged = 0
@@ -203,7 +204,7 @@ class MemoryStore(Beside):
             message = entry.message
             if message.state in UNREAD:
                 if message.expires_at <= now:
-                    self._kill(number, Event.EXPIRE, now)
+                    self._kill(number, Event.EXPIRE, EXPIRED, now)
                     touched += 1
                 continue
             keep = KEEP_DEAD if message.state is State.DEAD else KEEP_READ
@@ -227,10 +228,10 @@ class MemoryStore(Beside):
         entry = self._mail.get(message_id)
         return entry.message if entry else None
 
-    async def story(self, message_id: int) -> Story | None:
+    async def stories(self, ids: Iterable[int]) -> list[Story]:
         """See `broker.ports.Store`."""
-        entry = self._mail.get(message_id)
-        return Story(entry.message, entry.steps) if entry else None
+        found = [self._mail[number] for number in sorted(set(ids)) if number in self._mail]
+        return [Story(entry.message, entry.steps) for entry in found]
 
     async def dead_letters(self, owner: PeerId | None = None, *, limit: int) -> list[Message]:
         """See `broker.ports.Store`."""
@@ -287,11 +288,11 @@ class MemoryStore(Beside):
 
     def _give_up(self, owner: PeerId, ids: Iterable[int], now: float) -> None:
         for message in self._offered(owner):
-            if message.id in ids and message.deliveries >= DELIVERIES:
-                self._kill(message.id, Event.GIVE_UP, now)
+            if message.id in ids and message.deliveries >= self.deliveries:
+                self._kill(message.id, Event.GIVE_UP, given_up(message.deliveries), now)
 
-    def _kill(self, number: int, event: Event, now: float) -> None:
-        entry, reason = self._mail[number], REASONS[event]
+    def _kill(self, number: int, event: Event, reason: str, now: float) -> None:
+        entry = self._mail[number]
         entry.change(Step(now, event, reason), state=State.DEAD, ended_at=now, reason=reason)
         if entry.message.retained:
             del self._mail[number]

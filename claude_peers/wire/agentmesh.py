@@ -5,16 +5,15 @@ import hmac
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
-from claude_peers.core.delivery import DELIVERIES, REASONS, Event
+from claude_peers.core.delivery import Event, cause
 from claude_peers.core.models import Message, Peer
 from claude_peers.core.profile import agent_type, transport
 from claude_peers.wire.records import peer_view
 
-DEAD: Final = {
-    REASONS[Event.EXPIRE]: "TTL_EXPIRED",
-    REASONS[Event.GIVE_UP]: "MAX_RETRIES_EXCEEDED",
+_DEAD: Final[dict[Event | None, str]] = {
+    Event.EXPIRE: "TTL_EXPIRED",
+    Event.GIVE_UP: "MAX_RETRIES_EXCEEDED",
 }
-"""Why a message is dead, in agentmesh's words by ours; what it has no word for stays as it is."""
 
 
 class Signable(Protocol):
@@ -101,18 +100,33 @@ def listed(peer: Peer, *, online: bool, lwt_topic: str | None) -> dict[str, Any]
     }
 
 
+def dead(reason: str) -> str:
+    """Return why a message is dead in agentmesh's words; what it has no word for stays as it is."""
+    return _DEAD.get(cause(reason), reason)
+
+
+def retries(deliveries: int) -> int:
+    """Return how often a message is tried again that is handed out so many times."""
+    return deliveries - 1
+
+
 def row(
-    message: Message, *, expires_at: str, ack_deadline: str | None, signature: str | None
+    message: Message,
+    *,
+    expires_at: str,
+    ack_deadline: str | None,
+    signature: str | None,
+    deliveries: int,
 ) -> dict[str, Any]:
     """Return what a poller of agentmesh's expects of a message beside upstream's fields.
 
-    Times are ISO 8601, UTC.
+    Times are ISO 8601, UTC; `deliveries` is how often a message is handed out.
     """
     return {
         "qos": message.qos,
         "expires_at": expires_at,
         "ack_deadline": ack_deadline,
         "retry_count": message.deliveries,
-        "max_retries": DELIVERIES,
+        "max_retries": retries(deliveries),
         "signature": signature,
     }

@@ -60,7 +60,14 @@ def push(
     expires_at: str,
     ack_deadline: str | None,
     signature: str | None,
+    deliveries: int,
 ) -> bytes:
     """Return a message; see `wire.agentmesh.row`."""
-    more = row(message, expires_at=expires_at, ack_deadline=ack_deadline, signature=signature)
+    more = row(
+        message,
+        expires_at=expires_at,
+        ack_deadline=ack_deadline,
+        signature=signature,
+        deliveries=deliveries,
+    )
     return dumps({"type": "MESSAGE", "message": message_view(message, sender) | more})

@@ -1,6 +1,7 @@
 """Whatever a test does to a broker, no message may be missing afterwards."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -13,8 +14,8 @@ def accounted_for(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     made: list[MemoryStore] = []
     begin = MemoryStore.__init__
 
-    def noted(store: MemoryStore) -> None:
-        begin(store)
+    def noted(store: MemoryStore, *given: Any) -> None:
+        begin(store, *given)
         made.append(store)
 
     with monkeypatch.context() as watched:

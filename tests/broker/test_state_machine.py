@@ -28,7 +28,7 @@ class MeshInMemory(Mesh):
     """On the reference store; its end is the end of the object, so it is kept."""
 
     async def opened(self):
-        return self.store or MemoryStore()
+        return self.store or MemoryStore(DELIVERIES)
 
     async def killed(self):
         return self.store
@@ -43,7 +43,7 @@ class MeshOnSqlite(Mesh):
         self.file = Path(self.folder.name) / "mail.db"
 
     async def opened(self):
-        return await SqliteStore(str(self.file)).__aenter__()
+        return await SqliteStore(str(self.file), deliveries=DELIVERIES).__aenter__()
 
     async def killed(self):
         left, self.file = self.file, self.file.with_name(f"{self.file.stem}-.db")
@@ -94,8 +94,6 @@ def long_examples(monkeypatch) -> None:
 )
 def test_the_broker_does_what_the_model_says(machine, examples, number, monkeypatch):
     monkeypatch.setattr(broker_module, "DYING", 3600.0)
-    for store in ("memory", "sqlite.mail"):
-        monkeypatch.setattr(f"claude_peers.stores.{store}.DELIVERIES", DELIVERIES)
     lengths = []
 
     class Counted(machine):

@@ -5,10 +5,10 @@ import re
 import pytest
 from support.letters import die, join
 
-from claude_peers.core.delivery import REASONS, Event
+from claude_peers.core.delivery import DELIVERIES, given_up
 
 TIME = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d"
-REASON = REASONS[Event.GIVE_UP]
+REASON = given_up(DELIVERIES)
 
 
 @pytest.fixture

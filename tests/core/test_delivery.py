@@ -6,10 +6,12 @@ from hypothesis import strategies as st
 
 from claude_peers.core.delivery import (
     DIRECT_TTL,
+    EXPIRED,
     MOST_TTL,
-    REASONS,
     TRANSITIONS,
     Event,
+    cause,
+    given_up,
     lifetime,
     proved_by,
     sources,
@@ -46,7 +48,8 @@ def test_a_seen_message_is_never_unread_again(events):
 @given(state=st.sampled_from(UNREAD), events=EVENTS)
 @settings(deadline=None)
 def test_a_message_that_nothing_ends_never_dies(state, events):
-    assert State.DEAD not in live(state, [each for each in events if each not in REASONS])
+    others = [each for each in events if target(each) is not State.DEAD]
+    assert State.DEAD not in live(state, others)
 
 
 @given(state=st.sampled_from(UNREAD), events=EVENTS)
@@ -100,3 +103,19 @@ def test_a_returned_lease_is_queued_again():
 def test_a_reply_to_its_sender_answers_a_message_and_one_to_others_shows_that_it_was_read():
     assert proved_by("ann", "ann") is Event.ANSWER
     assert proved_by("ann", "cid") is Event.SEE
+
+
+@pytest.mark.parametrize(("deliveries", "times"), [(1, "once"), (2, "2 times"), (20, "20 times")])
+def test_who_gave_up_says_after_how_many_hand_outs(deliveries, times):
+    assert given_up(deliveries) == f"handed out {times} without a sign that it was read"
+
+
+@given(deliveries=st.integers(1, 10**6))
+def test_a_reason_tells_what_ended_the_message_whatever_was_set(deliveries):
+    assert cause(given_up(deliveries)) is Event.GIVE_UP
+    assert cause(EXPIRED) is Event.EXPIRE
+
+
+@pytest.mark.parametrize("reason", ["", "handed out", "handed out to nobody", EXPIRED + "."])
+def test_a_reason_that_is_not_ours_tells_nothing(reason):
+    assert cause(reason) is None

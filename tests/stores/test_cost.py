@@ -107,7 +107,7 @@ async def follow(store) -> None:
     await send(store)
     (message,) = await store.unread(BOB)
     await store.move(BOB, [message.id], Event.SEE, now=0.0, via="check_messages")
-    assert len((await store.story(message.id)).steps) == 1
+    assert len((await store.stories([message.id]))[0].steps) == 1
 
 
 async def mute(store) -> None:

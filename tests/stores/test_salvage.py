@@ -172,7 +172,7 @@ async def test_rows_that_make_no_sense_are_left_out(path):
     kept = await check(path)
     assert "19" not in kept and "21" not in kept and "20" in kept
     async with SqliteStore(str(path)) as store:
-        story = await store.story(21)
+        (story,) = await store.stories([21])
         assert story is not None and story.steps == ()
         assert story.message.state is State.QUEUED
 

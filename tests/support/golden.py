@@ -21,6 +21,7 @@ SHAPES = {
     "id": "[a-z0-9]{8}",
     "pid": r"\d+",
     "mid": r"\d+",
+    "dlid": r"\d+",
     "token": r"[^\s\"]+",
     "ts": r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z",
     "cwd": r"[^\s:]+",
@@ -29,8 +30,8 @@ SHAPES = {
     "any": ".*",
 }
 _PLACEHOLDER = re.compile(rf"<(?:({'|'.join(SHAPES)})(?::\w+)?|big:\d+:[0-9a-f]+)>")
-_BARE = re.compile(r"(?<=[:\[,])(<(?:pid|mid):\w+>)")
-_BARE_VALUE = re.compile(r"<(?:pid|mid):\w+>")
+_BARE = re.compile(r"(?<=[:\[,])(<(?:pid|mid|dlid):\w+>)")
+_BARE_VALUE = re.compile(r"<(?:pid|mid|dlid):\w+>")
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +124,13 @@ def load(name: str) -> list[dict[str, Any]]:
     """Return the lines of a recording."""
     text = (FOLDER / name).read_text("ascii")
     return [json.loads(line) for line in text.splitlines()]
+
+
+def session(recording: str, name: str) -> list[dict[str, Any]]:
+    """Return the lines of one session of a recording, of which there are some."""
+    lines = [each for each in load(recording) if each["session"] == name]
+    assert lines, f"{recording} has no session {name}"
+    return lines
 
 
 def parse(text: str) -> Any:

@@ -14,6 +14,7 @@ from typing import Any, Self
 from claude_peers.broker.broker import Broker
 from claude_peers.broker.context import Options
 from claude_peers.broker.ports import Here
+from claude_peers.core.delivery import DELIVERIES
 from claude_peers.core.limits import Limits
 from claude_peers.core.models import Peer, Process
 from claude_peers.gateway.app import App
@@ -71,9 +72,10 @@ class Running:
         require_token: bool = False,
         limited: bool = False,
         uid: int | None = None,
+        deliveries: int = DELIVERIES,
         **server: Any,
     ):
-        self.store = MemoryStore()
+        self.store = MemoryStore(deliveries)
         self.faults: list[dict[str, Any]] = []
         self.connections = LiveConnections(self.store, self._find)
         self.broker = Broker(

@@ -19,7 +19,7 @@ from support.machine import Machine
 from support.websocket import RawSocket, frame
 from wire.test_golden_agentmesh import Mesh
 from wire.test_golden_upstream import end
-from wire.test_golden_websocket import OTHERWISE
+from wire.test_golden_websocket import keep
 
 from claude_peers.broker import wills
 from claude_peers.core.models import State
@@ -75,7 +75,7 @@ class Clients:
         self.port = port
         self.bindings = bindings
         bindings.values["<port>"] = str(port)
-        self.mesh = Mesh(port, bindings, {})
+        self.mesh = Mesh(port, bindings)
         self.complaints: list[str] = []
         self.sockets: dict[str, RawSocket] = {}
         self.got: list[str] = []
@@ -172,8 +172,7 @@ class Clients:
             message = wanted.get("message", {})
             self._speaker = message.get("to_id", self._speaker)
             self.got += [message["id"]] if message else []
-            for name in OTHERWISE:
-                message.pop(name, None)
+            keep(message)
             yield from self.bindings.differences(wanted, self._socket.text(), line["case"])
 
 
@@ -262,12 +261,13 @@ def test_agentmeshs_clients_are_served_as_they_are(
     living = {name: machine.bystander() for name in "ABPD"}
     known = {f"<pid:{name}>": str(each.pid) for name, each in living.items()}
     bindings = Bindings({**known, "<cwd>": str(machine.work)})
-    with running() as broker, World(broker, bindings) as first:
+    with running(deliveries=4) as broker, World(broker, bindings) as first:
         the_day_until_a_loss(first, living)
         the_rest_of_it(first, monkeypatch)
         first.clients.close()
         states = broker.run(broker.store.ledger()).states
-    with running() as broker, World(broker, bindings) as second:  # which knows nobody of those
+    # This one knows nobody of those.
+    with running(deliveries=4) as broker, World(broker, bindings) as second:
         second.play("ws", 74, 84)
         second.play("nows", 41, 43)
 

@@ -86,8 +86,13 @@ def message_views(
         signature = agentmesh.sign(secret, each) if secret else None
         if rows:
             by = None if each.qos == AT_MOST_ONCE else deadline
-            ends = iso(each.expires_at)
-            view |= agentmesh.row(each, expires_at=ends, ack_deadline=by, signature=signature)
+            view |= agentmesh.row(
+                each,
+                expires_at=iso(each.expires_at),
+                ack_deadline=by,
+                signature=signature,
+                deliveries=broker.store.deliveries,
+            )
         elif signature:
             view["signature"] = signature
         views.append(view)

@@ -12,7 +12,7 @@ from claude_peers.core.limits import NAME
 from claude_peers.core.models import Caller
 from claude_peers.core.outlook import next_step
 from claude_peers.core.text import one_line
-from claude_peers.wire.agentmesh import DEAD
+from claude_peers.wire.agentmesh import dead
 from claude_peers.wire.letters import dead_letter_view, story_view, with_names
 from claude_peers.wire.quirks import ACKNOWLEDGEMENT, agent_not_found
 from claude_peers.wire.records import (
@@ -138,7 +138,7 @@ async def dead_letters(
         found = await broker.mail.dead_letters(caller, owner, limit=request.limit)
     views = [dead_letter_view(each, iso(each.ended_at or 0.0)) for each in found]
     if agentmesh.speaks(broker, caller, request.id):
-        views = [view | {"reason": DEAD.get(view["reason"], view["reason"])} for view in views]
+        views = [view | {"reason": dead(view["reason"])} for view in views]
     named: list[Any] = [with_names(view, broker.roster.get) for view in views]
     return {"dead_letters": named}
 

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
+from claude_peers.core.delivery import given_up
 from claude_peers.core.errors import ClaudePeersError, FencedError, StoreError
 from claude_peers.stores.sqlite import rescue
 from claude_peers.stores.sqlite.schema import migrate, recognise
@@ -122,6 +123,7 @@ class Commits:
         db = sqlite3.connect(self._path, timeout=BUSY, isolation_level=None, uri=True)
         try:
             recognise(db)  # before anything is written
+            db.create_function("given_up", 1, given_up, deterministic=True)
             db.execute("PRAGMA journal_mode = WAL")
             db.execute("PRAGMA synchronous = FULL")
             db.execute("PRAGMA secure_delete = ON")  # not every build does so by itself

@@ -13,16 +13,14 @@ from dataclasses import replace
 from typing import Any
 
 from claude_peers.broker.ports import Claim, Mailbox
-from claude_peers.core.delivery import DELIVERIES, REASONS, Event, proved_by, sources, target
+from claude_peers.core.delivery import Event, proved_by, sources, target
 from claude_peers.core.errors import DedupeConflictError
 from claude_peers.core.limits import Limits, check_mailbox, next_hop
 from claude_peers.core.models import UNREAD, Draft, Message, PeerId, Receipt, State, Story
-from claude_peers.stores.retention import DEDUPE_WINDOW, KEEP_DEAD, KEEP_READ
-from claude_peers.stores.sqlite import rows
+from claude_peers.stores.retention import DEDUPE_WINDOW
+from claude_peers.stores.sqlite import endings, rows
 
-_OFFERED = "unread = 1 AND state IN ('queued', 'pushed')"
 _END = 2**63 - 1
-_STEP = "steps = steps || json_array(:now, :event, :via) || char(10)"
 
 
 def accept(db: sqlite3.Connection, draft: Draft, limits: Limits, now: float) -> Receipt:
@@ -62,11 +60,9 @@ def move(
     listed = json.dumps(list(ids))
     if listed == "[]":
         return []
-    if event is Event.PUSH:
-        _give_up(db, "id IN (SELECT value FROM json_each(:ids))", owner, ids=listed, now=now)
     ends = target(event) not in UNREAD
     moved = db.execute(
-        f"UPDATE mail SET {_STEP}, state = :state, unread = :unread, "
+        f"UPDATE mail SET {rows.STEP}, state = :state, unread = :unread, "
         "deliveries = deliveries + :handed, ended_at = coalesce(:ended_at, ended_at), "
         "owed_at = CASE WHEN :state IN ('answered', 'dead') THEN NULL ELSE owed_at END "
         "WHERE id IN (SELECT value FROM json_each(:ids)) AND to_id = :owner "
@@ -87,14 +83,16 @@ def move(
     return sorted(row[0] for row in moved)
 
 
-def hand_out(db: sqlite3.Connection, owner: PeerId, claim: Claim, now: float) -> list[Message]:
-    """See `broker.ports.Store.hand_out`."""
+def hand_out(
+    db: sqlite3.Connection, owner: PeerId, claim: Claim, *, most: int, now: float
+) -> list[Message]:
+    """See `broker.ports.Store.hand_out`; `most` is `deliveries` there."""
     move(db, owner, claim.seen, Event.SEE, now=now, via=claim.via)
     move(db, owner, claim.returned, Event.RETURN, now=now, via=claim.via)
-    _give_up(db, _OFFERED, owner, now=now)
+    endings.give_up(db, owner, most=most, now=now)
     leased = db.execute(
-        f"UPDATE mail SET {_STEP}, state = 'leased', deliveries = deliveries + 1 WHERE id IN ("
-        f"SELECT id FROM mail WHERE to_id = :owner AND {_OFFERED} "
+        f"UPDATE mail SET {rows.STEP}, state = 'leased', deliveries = deliveries + 1 WHERE id IN ("
+        f"SELECT id FROM mail WHERE to_id = :owner AND {rows.OFFERED} "
         "AND expires_at > :now AND id NOT IN (SELECT value FROM json_each(:exclude)) "
         "ORDER BY id LIMIT :limit) "
         f"RETURNING {rows.MESSAGE}",
@@ -113,7 +111,7 @@ def hand_out(db: sqlite3.Connection, owner: PeerId, claim: Claim, now: float) ->
 def end_leases(db: sqlite3.Connection, now: float) -> None:
     """Queue again what earlier epochs had handed out."""
     db.execute(
-        f"UPDATE mail SET {_STEP}, state = 'queued' WHERE unread = 1 AND state = 'leased'",
+        f"UPDATE mail SET {rows.STEP}, state = 'queued' WHERE unread = 1 AND state = 'leased'",
         {"now": now, "event": Event.RETURN, "via": "another broker leads"},
     )
 
@@ -121,7 +119,7 @@ def end_leases(db: sqlite3.Connection, now: float) -> None:
 def admit(db: sqlite3.Connection, owner: PeerId, sender: str, now: float) -> list[Message]:
     """See `broker.ports.Store.admit`."""
     admitted = db.execute(
-        f"UPDATE mail SET {_STEP}, state = 'queued' WHERE unread = 1 AND to_id = :owner "
+        f"UPDATE mail SET {rows.STEP}, state = 'queued' WHERE unread = 1 AND to_id = :owner "
         f"AND from_id = :sender AND state = 'held' RETURNING {rows.MESSAGE}",
         {"owner": owner, "sender": sender, "now": now, "event": Event.ADMIT, "via": "unmute"},
     )
@@ -131,32 +129,10 @@ def admit(db: sqlite3.Connection, owner: PeerId, sender: str, now: float) -> lis
 def readdress(db: sqlite3.Connection, old: PeerId, new: PeerId, name: str, now: float) -> int:
     """See `broker.ports.Store.readdress`."""
     return db.execute(
-        f"UPDATE mail SET {_STEP}, to_id = :new, inherited = 1, state = 'queued' "
+        f"UPDATE mail SET {rows.STEP}, to_id = :new, inherited = 1, state = 'queued' "
         "WHERE unread = 1 AND to_id = :old AND to_name = :name",
         {"old": old, "new": new, "name": name, "now": now, "event": "readdress", "via": new},
     ).rowcount
-
-
-def tidy(db: sqlite3.Connection, now: float, most: int) -> int:
-    """See `broker.ports.Store.tidy`."""
-    died = db.execute(
-        f"UPDATE mail SET {_STEP}, state = 'dead', unread = 0, ended_at = :now, reason = :via, "
-        "owed_at = NULL "
-        "WHERE id IN (SELECT id FROM mail WHERE unread = 1 AND expires_at <= :now LIMIT :most)",
-        {"now": now, "most": most, "event": Event.EXPIRE, "via": REASONS[Event.EXPIRE]},
-    ).rowcount
-    purged = db.execute(
-        "DELETE FROM mail WHERE id IN (SELECT id FROM mail WHERE unread = 0 AND ended_at <= :read "
-        "AND owed_at IS NULL AND (state <> 'dead' OR ended_at <= :dead) "
-        "ORDER BY ended_at LIMIT :most)",
-        {"read": now - KEEP_READ, "dead": now - KEEP_DEAD, "most": most - died},
-    ).rowcount
-    forgotten = db.execute(
-        "DELETE FROM dedupe WHERE (sender, key) IN "
-        "(SELECT sender, key FROM dedupe WHERE at <= ? ORDER BY at LIMIT ?)",
-        [now - DEDUPE_WINDOW, most - died - purged],
-    ).rowcount
-    return died + purged + forgotten
 
 
 def mailbox(db: sqlite3.Connection, owner: PeerId) -> Mailbox:
@@ -171,11 +147,14 @@ def message(db: sqlite3.Connection, message_id: int) -> Message | None:
     return rows.to_message(row) if row else None
 
 
-def story(db: sqlite3.Connection, message_id: int) -> Story | None:
-    """See `broker.ports.Store.story`."""
-    found = db.execute(f"SELECT steps, {rows.MESSAGE} FROM mail WHERE id = ?", [message_id])
-    row = found.fetchone()
-    return Story(rows.to_message(row[1:]), rows.to_steps(row[0])) if row else None
+def stories(db: sqlite3.Connection, ids: list[int]) -> list[Story]:
+    """See `broker.ports.Store.stories`."""
+    found = db.execute(
+        f"SELECT steps, {rows.MESSAGE} FROM mail "
+        "WHERE id IN (SELECT value FROM json_each(?)) ORDER BY id",
+        [json.dumps(ids)],
+    )
+    return [Story(rows.to_message(row[1:]), rows.to_steps(row[0])) for row in found]
 
 
 def dead_letters(db: sqlite3.Connection, owner: PeerId | None, limit: int) -> list[Message]:
@@ -205,7 +184,7 @@ def page(db: sqlite3.Connection, owner: PeerId, after: int, limit: int) -> list[
     """See `broker.ports.Store.unread`."""
     return rows.messages(
         db.execute(
-            f"SELECT {rows.MESSAGE} FROM mail WHERE to_id = :owner AND {_OFFERED} "
+            f"SELECT {rows.MESSAGE} FROM mail WHERE to_id = :owner AND {rows.OFFERED} "
             "AND id > :after ORDER BY id LIMIT :limit",
             {"owner": owner, "after": after, "limit": limit or -1},
         )
@@ -247,24 +226,6 @@ def _insert(db: sqlite3.Connection, draft: Draft, more: dict[str, Any]) -> Messa
     named = ", ".join(f":{name}" for name in values)
     made = f"INSERT INTO mail ({', '.join(values)}) VALUES ({named}) RETURNING {rows.MESSAGE}"
     return rows.to_message(db.execute(made, values).fetchone())
-
-
-def _give_up(
-    db: sqlite3.Connection, which: str, owner: PeerId, *, now: float, ids: str = ""
-) -> None:
-    """End what was handed out too often; `which` is a condition on mail."""
-    db.execute(
-        f"UPDATE mail SET {_STEP}, state = 'dead', unread = 0, ended_at = :now, reason = :via, "
-        f"owed_at = NULL WHERE to_id = :owner AND {which} AND {_OFFERED} AND deliveries >= :most",
-        {
-            "owner": owner,
-            "ids": ids,
-            "most": DELIVERIES,
-            "now": now,
-            "event": Event.GIVE_UP,
-            "via": REASONS[Event.GIVE_UP],
-        },
-    )
 
 
 def _already_told(db: sqlite3.Connection, request: int) -> Message | None:

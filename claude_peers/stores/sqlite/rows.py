@@ -32,6 +32,10 @@ MESSAGE = (
     "thread, hops, to_name, inherited, expires_at, ended_at, reason, topic, retained, qos"
 )
 _MESSAGE = MESSAGE.split(", ")
+OFFERED = "unread = 1 AND state IN ('queued', 'pushed')"
+"""The condition for mail that may be handed out."""
+STEP = "steps = steps || json_array(:now, :event, :via) || char(10)"
+"""The assignment that appends a step to a message's story."""
 
 
 def peer_row(peer: Peer) -> dict[str, Any]:

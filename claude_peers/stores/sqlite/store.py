@@ -7,7 +7,7 @@ from types import TracebackType
 from typing import Self
 
 from claude_peers.broker.ports import Claim, Mailbox
-from claude_peers.core.delivery import Event
+from claude_peers.core.delivery import DELIVERIES, Event
 from claude_peers.core.errors import MailboxFullError
 from claude_peers.core.limits import Limits
 from claude_peers.core.machines import Machine
@@ -24,7 +24,7 @@ from claude_peers.core.models import (
     Story,
 )
 from claude_peers.core.wills import Will
-from claude_peers.stores.sqlite import machines, mail, rows, topics, wills
+from claude_peers.stores.sqlite import endings, machines, mail, rows, topics, wills
 from claude_peers.stores.sqlite.adopt import Adoption
 from claude_peers.stores.sqlite.commits import Commits, Result
 from claude_peers.stores.sqlite.webhooks import SqliteWebhooks
@@ -36,11 +36,15 @@ class SqliteStore(SqliteWebhooks):
     Args:
         path: the database file.
         adoption: which upstream databases to take over from, if any.
+        deliveries: see `broker.ports.Store`.
     """
 
     name = "sqlite"
 
-    def __init__(self, path: str, adoption: Adoption | None = None) -> None:
+    def __init__(
+        self, path: str, adoption: Adoption | None = None, *, deliveries: int = DELIVERIES
+    ) -> None:
+        self.deliveries = deliveries
         self.commits = Commits(path, prepare=adoption or (lambda _db: None))
 
     async def __aenter__(self) -> Self:
@@ -182,14 +186,20 @@ class SqliteStore(SqliteWebhooks):
     ) -> list[int]:
         """See `broker.ports.Store`."""
         listed = list(ids)
-        return await self.commits.submit(
-            lambda db: mail.move(db, owner, listed, event, now=now, via=via)
-        )
+
+        def work(db: sqlite3.Connection) -> list[int]:
+            if event is Event.PUSH:
+                endings.give_up(db, owner, most=self.deliveries, now=now, ids=listed)
+            return mail.move(db, owner, listed, event, now=now, via=via)
+
+        return await self.commits.submit(work)
 
     async def hand_out(self, owner: PeerId, claim: Claim, *, now: float) -> list[Message]:
         """See `broker.ports.Store`."""
         # Most polls find nothing and settle nothing: a commit without a change writes no page.
-        return await self.commits.submit(lambda db: mail.hand_out(db, owner, claim, now))
+        return await self.commits.submit(
+            lambda db: mail.hand_out(db, owner, claim, most=self.deliveries, now=now)
+        )
 
     async def admit(self, owner: PeerId, sender: str, *, now: float) -> list[Message]:
         """See `broker.ports.Store`."""
@@ -201,7 +211,7 @@ class SqliteStore(SqliteWebhooks):
 
     async def tidy(self, *, now: float, most: int) -> int:
         """See `broker.ports.Store`."""
-        return await self.commits.submit(lambda db: mail.tidy(db, now, most))
+        return await self.commits.submit(lambda db: endings.tidy(db, now, most))
 
     async def mailbox(self, owner: PeerId) -> Mailbox:
         """See `broker.ports.Store`."""
@@ -211,9 +221,10 @@ class SqliteStore(SqliteWebhooks):
         """See `broker.ports.Store`."""
         return await self._read(lambda db: mail.message(db, message_id))
 
-    async def story(self, message_id: int) -> Story | None:
+    async def stories(self, ids: Iterable[int]) -> list[Story]:
         """See `broker.ports.Store`."""
-        return await self._read(lambda db: mail.story(db, message_id))
+        listed = list(ids)
+        return await self._read(lambda db: mail.stories(db, listed))
 
     async def dead_letters(self, owner: PeerId | None = None, *, limit: int) -> list[Message]:
         """See `broker.ports.Store`."""
