@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterable, Iterator
 
 from claude_peers.core.delivery import TOPIC_TTL
-from claude_peers.core.errors import BadRequestError, RetainedTooLongError, TooManyTopicsError
+from claude_peers.core.errors import NotPossibleError, RetainedTooLongError, TooManyTopicsError
 from claude_peers.core.limits import RETAINED, RETAINED_TEXT
 from claude_peers.core.models import Draft, Peer, Retained
 from claude_peers.core.topics import matches
@@ -24,14 +24,16 @@ class LastValues:
         """Refuse what cannot be kept.
 
         Raises:
-            BadRequestError: it is not for a topic.
+            NotPossibleError: it is not for a topic.
             RetainedTooLongError: its text is too long.
             TooManyTopicsError: too many topics have a last value.
         """
         if not request.retain:
             return
         if request.topic is None:
-            raise BadRequestError("Only a topic has a last value", "Name a topic, or leave retain.")
+            raise NotPossibleError(
+                "Only a topic has a last value", "Name a topic, or leave retain."
+            )
         size = len(request.text.encode(errors="replace"))
         if size > RETAINED_TEXT:
             raise RetainedTooLongError(size, RETAINED_TEXT)
