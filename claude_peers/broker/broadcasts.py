@@ -120,7 +120,12 @@ class Broadcasts:
     async def publish_will(self, peer: Peer, will: Will) -> None:
         """Publish what a peer that is lost left behind, as from itself.
 
-        A value that cannot be kept is published all the same: nobody is there to be told.
+        It counts as a broadcast does, against what all wills of the peer's machine may be: peers
+        that come only to be lost would have an allowance each. A value that cannot be kept is
+        published all the same: nobody is there to be told.
+
+        Raises:
+            RateLimitedError: it has to wait.
         """
         request = BroadcastRequest(
             text=will.text, from_id=peer.id, topic=will.topic, retain=will.retain
@@ -134,6 +139,11 @@ class Broadcasts:
         author = _Author(from_id=peer.id, verified=verified, source=peer.id, place=Place())
         drafts = self._drafts(request, author, self._reached(request, author))
         drafts = [replace(each, qos=will.qos) for each in drafts]
+        self._mail.rates.spend(
+            f"wills of {peer.machine or self._context.here.host}",
+            now=self._context.clock.monotonic(),
+            count=cost(len(drafts), self._context.options.limits),
+        )
         await self._topics.publish(drafts, keep=self._kept(request, author), will=will)
 
     def _author(self, caller: Caller, request: BroadcastRequest) -> _Author:

@@ -20,6 +20,7 @@ class Handout:
     Attributes:
         closed: it is settled or given up as a whole.
         once: those of them that are done once they were written.
+        streamed: a stream has it in hand (`broker.streams`).
     """
 
     owner: PeerId
@@ -28,6 +29,7 @@ class Handout:
     written: bool = False
     closed: bool = False
     once: list[int] = field(default_factory=list)
+    streamed: bool = False
 
 
 @dataclass(slots=True)
@@ -54,6 +56,10 @@ class Leases:
             handout.ids.difference_update(ids)
             if not handout.ids:
                 self._close([handout])
+
+    def streamed(self, owner: PeerId) -> set[int]:
+        """Return what the streams of a peer have in hand."""
+        return set[int]().union(*(each.ids for each in self._open.get(owner, ()) if each.streamed))
 
     def drop(self, handout: Handout) -> tuple[int, ...]:
         """Give up one hand-out; return its messages."""

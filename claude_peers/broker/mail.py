@@ -11,6 +11,7 @@ from claude_peers.broker.leases import Handout
 from claude_peers.broker.peers import Peers
 from claude_peers.broker.ports import Claim
 from claude_peers.broker.rates import Exchanges, Rates
+from claude_peers.broker.streams import unread
 from claude_peers.core import access, outlook
 from claude_peers.core.delivery import Event, lifetime, patience
 from claude_peers.core.errors import (
@@ -256,10 +257,10 @@ class Mail:
         self._context.leases.acknowledge(owner, tuple(moved))
 
     async def peek(self, caller: Caller, peer_id: str) -> list[Message]:
-        """Return unread mail without any effect on it."""
+        """Return unread mail without any effect on it, what a stream has in hand included."""
         if not caller.knows_secret:
             self._context.mine(caller, peer_id)
-        return await self._context.store.unread(PeerId(peer_id))
+        return await unread(self._context, PeerId(peer_id))
 
     async def settle(
         self, caller: Caller, peer_id: str, ids: tuple[int, ...], event: Event, *, via: str = ""
@@ -279,9 +280,8 @@ class Mail:
     async def owners(self, ids: tuple[int, ...]) -> dict[PeerId, tuple[int, ...]]:
         """Return whose mailboxes messages are in, for acknowledgements that do not say."""
         found: dict[PeerId, tuple[int, ...]] = {}
-        for number in ids:
-            if message := await self._context.store.message(number):
-                found[message.to_id] = (*found.get(message.to_id, ()), number)
+        for told in await self._context.store.stories(ids):
+            found[told.message.to_id] = (*found.get(told.message.to_id, ()), told.message.id)
         return found
 
     async def story(self, caller: Caller, message_id: int) -> Story:
@@ -290,10 +290,10 @@ class Mail:
         Raises:
             MessageNotFoundError: there is none, or the caller has no part in it.
         """
-        story = await self._context.store.story(message_id)
-        if story is None or not self._has_part(caller, story.message):
+        found = await self._context.store.stories([message_id])
+        if not (found and self._has_part(caller, found[0].message)):
             raise MessageNotFoundError(message_id)
-        return story
+        return found[0]
 
     def _has_part(self, caller: Caller, message: Message) -> bool:
         ends = (message.from_id, message.to_id)

@@ -61,6 +61,9 @@ class Store(WebhookStore, Protocol):
     awaiting in between take effect in that order.
     """
 
+    deliveries: int
+    """How often a message is handed out without evidence; after that it is dead."""
+
     async def take_office(self, leader: Process, *, now: float) -> int:
         """Make `leader` the only writer and return its epoch, larger than any before.
 
@@ -178,15 +181,14 @@ class Store(WebhookStore, Protocol):
     ) -> list[int]:
         """Apply `event` to those of `owner`'s messages for which it is legal; return their ids.
 
-        Each gets a step of its story. What would be pushed after `DELIVERIES` hand-outs is
-        dead instead.
+        Each gets a step of its story. What would be pushed after `deliveries` hand-outs is dead.
         """
         ...
 
     async def hand_out(self, owner: PeerId, claim: Claim, *, now: float) -> list[Message]:
         """Settle an earlier hand-out, then lease and return what is queued or pushed.
 
-        What was handed out `DELIVERIES` times before is dead instead.
+        What was handed out `deliveries` times before is dead instead.
         """
         ...
 
@@ -213,8 +215,8 @@ class Store(WebhookStore, Protocol):
         """Return one message."""
         ...
 
-    async def story(self, message_id: int) -> Story | None:
-        """Return one message and what happened to it."""
+    async def stories(self, ids: Iterable[int]) -> list[Story]:
+        """Return those of these messages that there are, by id, with what happened to each."""
         ...
 
     async def dead_letters(self, owner: PeerId | None = None, *, limit: int) -> list[Message]:

@@ -6,15 +6,19 @@ lease is overdue, or the connection ends; then the rest is there again, for the 
 for a poll. Each hand-out is counted, and ends in a dead letter as any other does.
 """
 
+from dataclasses import replace
+
 from claude_peers.broker.context import Context
 from claude_peers.broker.leases import Handout
 from claude_peers.broker.ports import Claim
 from claude_peers.core.delivery import Event
 from claude_peers.core.limits import PAGE
-from claude_peers.core.models import Caller, Message, PeerId
+from claude_peers.core.models import Caller, Message, PeerId, State
 
 IN_HAND = 1000
 """Messages one stream may have in hand: as many as a mailbox holds."""
+IN_HAND_TEXT = 4 * 1024 * 1024
+"""Characters of their texts, after which no further page is taken."""
 
 
 class Hand:
@@ -38,12 +42,21 @@ class Hand:
         self._upto = upto
         self._ended = False
         self._open: list[Handout] = []
+        self._sizes: dict[int, int] = {}
 
     @property
     def room(self) -> int:
         """How many more messages it may take."""
+        count = self.count
+        return 0 if sum(self._sizes.values()) >= IN_HAND_TEXT else IN_HAND - count
+
+    @property
+    def count(self) -> int:
+        """How many messages it has."""
         self._open = [handout for handout in self._open if not handout.closed]
-        return IN_HAND - sum(len(handout.ids) for handout in self._open)
+        held = set[int]().union(*(handout.ids for handout in self._open))
+        self._sizes = {number: size for number, size in self._sizes.items() if number in held}
+        return len(held)
 
     def holds(self, message_id: int) -> bool:
         """Whether a message is in hand, and neither acknowledged nor given back."""
@@ -64,7 +77,10 @@ class Hand:
         deadline = context.clock.monotonic() + self._ack_within
         ids = [message.id for message in messages]
         if ids:
-            self._open.append(context.leases.begin(self.owner, ids, deadline=deadline))
+            handout = context.leases.begin(self.owner, ids, deadline=deadline)
+            handout.streamed = True
+            self._open.append(handout)
+            self._sizes |= {message.id: len(message.text) for message in messages}
         if self._ended:
             self._give_back()
         return messages
@@ -94,26 +110,27 @@ class Hand:
         Ids alone do not tell: what came back is handed out again behind newer messages.
         """
         store, after, arrived = self._context.store, 0, list[int]()
-        last = await self._handed_out(upto)
+        last = max((await self._handed_out([upto])).values(), default=None)
         if last is None:
             return
         while page := await store.unread(self.owner, after=after, limit=PAGE):
             after = page[-1].id
-            for each in page:
-                handed = each.id <= upto and each.deliveries
-                at = await self._handed_out(each.id) if handed else None
-                if at is not None and at <= last:
-                    arrived.append(each.id)
+            handed = [each.id for each in page if each.id <= upto and each.deliveries]
+            times = await self._handed_out(handed)
+            arrived += [number for number, at in times.items() if at <= last]
             if after >= upto:
                 break
         if arrived:
             await self.seen(arrived)
 
-    async def _handed_out(self, number: int) -> float | None:
-        """Return when a message was last handed out, None unless to a stream of this kind."""
-        story = await self._context.store.story(number)
-        leased = [each for each in (story.steps if story else ()) if each.event == Event.LEASE]
-        return leased[-1].at if leased and leased[-1].via == self._via else None
+    async def _handed_out(self, ids: list[int]) -> dict[int, float]:
+        """Return when messages were last handed out, those to a stream of this kind only."""
+        times = {}
+        for story in await self._context.store.stories(ids):
+            leased = [step for step in story.steps if step.event == Event.LEASE]
+            if leased and leased[-1].via == self._via:
+                times[story.message.id] = leased[-1].at
+        return times
 
 
 class Streams:
@@ -136,3 +153,22 @@ class Streams:
         """
         self._context.mine(caller, peer_id)
         return Hand(self._context, PeerId(peer_id), via=via, ack_within=ack_within, upto=upto)
+
+
+async def unread(context: Context, owner: PeerId) -> list[Message]:
+    """Return a peer's unread mail, oldest first, with what would come again if its stream broke."""
+    # Before and after: what is handed out or comes back meanwhile is in one of the two.
+    held = context.leases.streamed(owner)
+    waiting = await context.store.unread(owner)
+    held |= context.leases.streamed(owner)
+    held -= {message.id for message in waiting}
+    if not held:
+        return waiting
+    found = (story.message for story in await context.store.stories(held))
+    # The hand-out that is under way is no redelivery.
+    leased = [
+        replace(each, deliveries=each.deliveries - 1)
+        for each in found
+        if (each.state, each.to_id) == (State.LEASED, owner)
+    ]
+    return sorted([*waiting, *leased], key=lambda message: message.id)

@@ -1,18 +1,22 @@
 """When a last will is published, and that it is published once (see `core.wills`).
 
 Wills are in memory, written through to the store; what disarms one publishes it, in one
-transaction. A failure leaves it armed, and the next round tries again.
+transaction. A failure leaves it armed, and the next round tries again. So does a machine of which
+too many peers are lost at once: nobody's will is dropped, and nobody's mailbox is flooded.
 """
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
 from claude_peers.broker.context import Context
-from claude_peers.core.errors import ClaudePeersError
+from claude_peers.core.errors import ClaudePeersError, RateLimitedError
 from claude_peers.core.models import Peer, PeerId, Presence
 from claude_peers.core.wills import RECONNECT, Will, check_will
 from claude_peers.wire.wills import LastWill
+
+log = logging.getLogger(__name__)
 
 
 class Wills:
@@ -20,7 +24,8 @@ class Wills:
 
     Args:
         context: what the broker works with.
-        publish: publishes one, and disarms it, unless that was done before.
+        publish: publishes one, and disarms it, unless that was done before; raises
+            `RateLimitedError` if the peer's machine has had enough of them published for now.
     """
 
     def __init__(self, context: Context, publish: Callable[[Peer, Will], Awaitable[None]]) -> None:
@@ -73,28 +78,42 @@ class Wills:
         loop = asyncio.get_running_loop()
         loop.call_later(RECONNECT, self._look_for, peer_id, ended)
 
-    async def lost(self, peer: Peer) -> None:
-        """Publish the will of a peer that is lost, unless that was done."""
+    async def lost(self, peer: Peer) -> bool:
+        """Publish the will of a peer that is lost, unless that was done; False if it has to wait.
+
+        Raises:
+            StoreError: it could not be published.
+        """
         will = self._wills.get(peer.id)
         if will is None or not will.armed or self._stopped:
-            return
+            return True
         spent = self._wills[peer.id] = replace(will, armed=False)
         try:
             await self._publish(peer, will)
-        except ClaudePeersError:
+        except ClaudePeersError as error:
             if self._wills.get(peer.id) is spent:
                 self._wills[peer.id] = will
+            if isinstance(error, RateLimitedError):
+                return False
             raise
+        return True
 
     async def tidy(self) -> None:
         """Publish what is due and could not be, or whose broker ended before it did."""
         roster = self._context.roster
+        waiting: set[str] = set()
         for will in list(self._wills.values()):
             peer = roster.get(will.peer_id)
             if peer is None:
-                del self._wills[will.peer_id]
-            elif peer.presence is not Presence.PRESENT:
-                await self.lost(peer)
+                self._wills.pop(will.peer_id, None)
+            elif (
+                peer.presence is not Presence.PRESENT
+                and peer.machine not in waiting
+                and not await self.lost(peer)
+            ):
+                waiting.add(peer.machine)
+        if waiting:
+            log.warning("last wills wait for a later round: too many peers were lost at once")
 
     def _look_for(self, peer_id: PeerId, ended: float) -> None:
         context = self._context

@@ -21,9 +21,24 @@ PATIENCE = 10.0
 
 @dataclass(slots=True)
 class _Request:
+    """A request that waits for its answer.
+
+    Attributes:
+        went_out: whether some broker may have got it.
+        unkeyed: whether one of these knows no dedupe keys.
+    """
+
     operation: str
     body: dict[str, Any]
     future: "asyncio.Future[tuple[int, Any]]"
+    went_out: bool = False
+    unkeyed: bool = False
+
+    def send(self, link: Link, number: int) -> None:
+        """Send it over a connection."""
+        self.went_out = True
+        self.unkeyed = self.unkeyed or not link.keeps
+        link.send(number, self.operation, self.body)
 
 
 class Client:
@@ -73,21 +88,21 @@ class Client:
         """Return the answer to a request.
 
         Raises:
-            NoBrokerError: no broker answered in time.
+            NoBrokerError: no broker answered in time; the text says whether one may have done it.
             RefusedError: the broker refused.
         """
         if self._link is None and self.problem is not None:
             raise self.problem
-        number, future = self._enqueue(operation, body)
+        number, request = self._enqueue(operation, body)
         if self._link is not None:
-            self._link.send(number, operation, body)
+            request.send(self._link, number)
         else:
             self.wanting.set()
         try:
             async with asyncio.timeout(within):
-                status, answer = await future
+                status, answer = await request.future
         except TimeoutError:
-            raise self._no_answer(within) from None
+            raise self._no_answer(request, within) from None
         finally:
             self._waiting.pop(number, None)
         return self._with_held(operation, body, checked(operation, status, answer))
@@ -108,13 +123,13 @@ class Client:
             body["token"] = self._token
             body["after"] = self._last_push
         body["proof"] = link.prove(secret)
-        number, future = self._enqueue("/register", body)
-        link.send(number, "/register", body)
+        number, request = self._enqueue("/register", body)
+        request.send(link, number)
         try:
-            await _first(future, link)
+            await _first(request.future, link)
         finally:
             self._waiting.pop(number, None)
-        joined = checked("/register", *future.result())
+        joined = checked("/register", *request.future.result())
         self.peer_id = joined["id"]
         # An upstream broker knows no tokens; ours, which may follow, still knows this one.
         self._token = joined.get("token", self._token)
@@ -125,8 +140,8 @@ class Client:
         self.wanting.clear()
         self.registered.set()
         self.joined()
-        for waiting, request in list(self._waiting.items()):
-            link.send(waiting, request.operation, request.body)
+        for number, request in list(self._waiting.items()):
+            request.send(link, number)
 
     def detach(self) -> None:
         """Let requests wait: the connection is over."""
@@ -134,13 +149,11 @@ class Client:
         if self._waiting:
             self.wanting.set()
 
-    def _enqueue(
-        self, operation: str, body: dict[str, Any]
-    ) -> tuple[int, "asyncio.Future[tuple[int, Any]]"]:
+    def _enqueue(self, operation: str, body: dict[str, Any]) -> tuple[int, _Request]:
         self._number += 1
         future = asyncio.get_running_loop().create_future()
-        self._waiting[self._number] = _Request(operation, body, future)
-        return self._number, future
+        request = self._waiting[self._number] = _Request(operation, body, future)
+        return self._number, request
 
     def _answered(self, number: int, status: int, body: Any) -> None:
         request = self._waiting.get(number)
@@ -170,11 +183,45 @@ class Client:
             return {"messages": held + answer["messages"]}
         return answer
 
-    def _no_answer(self, within: float) -> ClaudePeersError:
-        return self.problem or NoBrokerError(
-            f"No broker answered within {within:g} s",
-            "Try again; `claude-peers status` tells what is on the port.",
+    def _no_answer(self, request: _Request, within: float) -> ClaudePeersError:
+        if request.went_out:
+            return unanswered(request.body, within, unkeyed=request.unkeyed)
+        return self.problem or never_sent(within)
+
+
+def never_sent(within: float) -> NoBrokerError:
+    """Return what to tell when there was no broker for so many seconds."""
+    return NoBrokerError(
+        f"No broker answered within {within:g} s, and nothing was sent",
+        "Try again; `claude-peers status` tells what is on the port.",
+    )
+
+
+def unanswered(body: dict[str, Any], within: float, *, unkeyed: bool = False) -> NoBrokerError:
+    """Return what to tell when a broker got a request and gave no answer in time.
+
+    Only a message is worth a warning: whatever else is done twice has been done once.
+
+    Args:
+        body: the request's.
+        within: seconds that were waited.
+        unkeyed: whether the broker may be one that knows no dedupe keys.
+    """
+    fact = f"The broker did not answer within {within:g} s"
+    if "dedupe_key" not in body:
+        return NoBrokerError(fact, "Try again; `claude-peers status` tells what is on the port.")
+    fact += ", so the message may have been stored or not"
+    if unkeyed:
+        return NoBrokerError(
+            fact,
+            "This broker is another implementation's, for which the same again is a second "
+            "message: ask the recipient before you send it again.",
         )
+    return NoBrokerError(
+        fact,
+        "Call again with exactly the same arguments within ten minutes: then it is one message, "
+        "however often it came. Whether it was stored, `claude-peers log` shows.",
+    )
 
 
 def key() -> str:

@@ -47,7 +47,8 @@ def explained(
         case ConnectionError():
             return NoBrokerError(
                 f"The broker on {where} broke off before its answer was complete",
-                "Try again: when a broker ends, another takes over within a second.",
+                "Try again: when a broker ends, another takes over within a second. If it was to "
+                "send a message, look first: `claude-peers log` shows whether it was stored.",
                 retry_after=0.1,
             )
         case _:

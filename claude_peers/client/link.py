@@ -152,6 +152,7 @@ class LiveLink(asyncio.Protocol):
 
         Raises:
             NotOursError: no broker of this user, or none of ours.
+            NoBrokerError: it has no place for one more session.
         """
         ends = (self._transport.get_extra_info(each) for each in ("sockname", "peername"))
         if len(set(ends)) == 1:
@@ -166,6 +167,13 @@ class LiveLink(asyncio.Protocol):
         )
         self._transport.write(head.encode())
         status, headers = _parse(await self._upgraded)
+        if status == 503 and _crowded(bytes(self._buffer)):  # noqa: PLR2004 - Service Unavailable
+            # In our words: who has proved nothing yet has nothing to say to an agent.
+            raise NoBrokerError(
+                f"What listens on {where} has no place for one more connection",
+                "End sessions that nobody needs, or let the broker open more files (`ulimit -n` "
+                "where it is started).",
+            )
         epoch = proof.proven_epoch(secret, nonce, headers.get(proof.PROOF_HEADER, ""))
         if status != 101 or epoch is None:  # noqa: PLR2004 - HTTP's Switching Protocols
             raise NotOursError(
@@ -225,6 +233,14 @@ async def connect(port: int, secret: bytes) -> LiveLink:
             transport.abort()
             raise
     return link
+
+
+def _crowded(body: bytes) -> bool:
+    """Whether a refusal is for want of places, and not because the broker hands over."""
+    try:
+        return load_object(body).get("code") == "crowded"
+    except BadRequestError:
+        return False
 
 
 def _parse(head: bytes) -> tuple[int, dict[str, str]]:

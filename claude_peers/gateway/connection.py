@@ -57,6 +57,10 @@ class Listener(Protocol):
         """Count it no longer."""
         ...
 
+    def make_sure(self, caller: Caller, *, live: bool) -> None:
+        """Refuse, by `CrowdedError`, a live connection or WebSocket that there is no place for."""
+        ...
+
     def upgraded(self, transport: asyncio.Transport, caller: Caller, rest: bytes) -> None:
         """Go on with a live connection; `rest` came right behind the request for it."""
         ...
@@ -157,9 +161,7 @@ class HttpProtocol(asyncio.Protocol):
         if self._head is None:
             self._head = self._take_head()
         head = self._head
-        if head is None:
-            return
-        if self._goes_on(head):
+        if head is None or self._goes_on(head):
             return
         if len(self._buffer) < head.content_length:
             return
@@ -251,13 +253,15 @@ class HttpProtocol(asyncio.Protocol):
             refusal = upgrades.live_refusal(head)
             if refusal is not None:
                 raise refusal
+            self._server.make_sure(self.caller, live=True)
             nonce = head.headers.get(proof.NONCE_HEADER, "")
             proofs = self._server.app.proofs(self.caller, nonce)
-            named = [("Upgrade", frames.PROTOCOL), ("Connection", "Upgrade")]
-            self._upgrade([*named, *proofs])
+            self._upgrade([("Upgrade", frames.PROTOCOL), ("Connection", "Upgrade"), *proofs])
             self._server.upgraded(self.transport, self.caller, bytes(self._buffer))
         elif upgrades.wants_websocket(head):
-            self._upgrade(upgrades.websocket_headers(head))
+            headers = upgrades.websocket_headers(head)
+            self._server.make_sure(self.caller, live=False)
+            self._upgrade(headers)
             self._server.websocket(self.transport, self.caller, bytes(self._buffer))
         elif head.path == upgrades.EVENTS_PATH:
             begin = self._server.events(self.caller, head)

@@ -3,9 +3,14 @@
 An event's id is its message's. What was sent is in hand until it is acknowledged: by
 `/ack-messages`, or by coming back with the id of the last event that arrived, which answers for
 all that were sent before. The rest is there again once the connection has ended.
+
+A reader that takes no more, because it does not read or because it has in hand what one may have,
+keeps that from everybody else. So it is sent away after a while in which nothing changed; what it
+has read it can tell by coming back.
 """
 
 import asyncio
+import logging
 import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
@@ -24,11 +29,19 @@ if TYPE_CHECKING:
     from claude_peers.gateway.framing import Head
     from claude_peers.transports.live import LiveConnections
 
+log = logging.getLogger(__name__)
+
 ROUTE: Final = "events"
 KEEP_ALIVE: Final = 15.0
 """Seconds between two comments, by which both sides notice that the other one has gone."""
+PATIENCE: Final = 4
+"""Times in a row at which a reader has taken no more and acknowledged nothing since the last."""
 TYPE: Final = "text/event-stream;charset=utf-8"
 _HELLO: Final = b": your mail, as it comes\nretry: 1000\n\n"
+_GOODBYE: Final = (
+    b": too much is in hand, and nothing was read or acknowledged for a while: come back with the "
+    b"id of the last event that you are done with, as Last-Event-ID; the rest comes again\n\n"
+)
 
 
 def open_hand(app: "App", caller: "Caller", head: "Head") -> Hand:
@@ -85,6 +98,9 @@ class EventsProtocol(asyncio.Protocol):
         self._hand = hand
         self._ended = ended
         self._clogged = False
+        self._last = 0
+        self._progress = (0, 0, 0)
+        self._stuck = 0
         self._stream: LeasedStream
         self._timer: asyncio.TimerHandle
 
@@ -128,6 +144,7 @@ class EventsProtocol(asyncio.Protocol):
 
     def write_message(self, message: Message) -> None:
         """See `transports.leased.MessageSink`."""
+        self._last = message.id
         sender = self._app.broker.roster.get(message.from_id)
         told = dumps(kept_view(message, sender)).decode()
         self.transport.write(f"id: {message.id}\nevent: message\ndata: {told}\n\n".encode())
@@ -152,6 +169,28 @@ class EventsProtocol(asyncio.Protocol):
         self._timer = asyncio.get_running_loop().call_later(KEEP_ALIVE, self._keep_alive)
 
     def _keep_alive(self) -> None:
+        before, self._progress = self._progress, self._taken()
+        stuck = self._clogged or self._stream.full
+        self._stuck = self._stuck + 1 if stuck and before == self._progress else 0
+        if self._stuck >= PATIENCE:
+            self._send_away()
+            return
         if not self.clogged:
             self.transport.write(b": \n\n")
         self._wait()
+
+    def _taken(self) -> tuple[int, int, int]:
+        """Return what changes when the reader reads or acknowledges something."""
+        return self.transport.get_write_buffer_size(), self._hand.count, self._last
+
+    def _send_away(self) -> None:
+        log.warning(
+            "the stream of events of %s is ended: its reader has %d messages in hand, and has "
+            "neither read nor acknowledged any for a while",
+            self._hand.owner,
+            self._hand.count,
+        )
+        self.transport.write(_GOODBYE)
+        self.transport.close()
+        # One that does not read gets no goodbye either.
+        self._timer = asyncio.get_running_loop().call_later(KEEP_ALIVE, self.transport.abort)

@@ -11,6 +11,7 @@ from claude_peers.gateway.caller import ConnectionCaller, RemoteCaller
 from claude_peers.gateway.connection import USUAL, Deadlines, HttpProtocol
 from claude_peers.gateway.framing import Head
 from claude_peers.gateway.live import LiveProtocol
+from claude_peers.gateway.places import CrowdedError, Places, share
 from claude_peers.host import sockets
 from claude_peers.transports.live import LiveConnections
 from claude_peers.wire import frames
@@ -18,10 +19,8 @@ from claude_peers.wire import frames
 if TYPE_CHECKING:
     from ssl import SSLContext
 
-CONNECTIONS: Final = 512
-"""HTTP connections at a time; live ones, one a session, do not count."""
 STRANGERS: Final = 32
-"""How many of them may be other users' or unknown machines', who have to be told why not."""
+"""How many connections may be other users' or unknown machines', who have to be told why not."""
 KEEPALIVE: Final = (
     ("TCP_KEEPIDLE", 20),
     ("TCP_KEEPINTVL", 5),
@@ -63,7 +62,7 @@ class Server:
         *,
         uid: int,
         deadlines: Deadlines = USUAL,
-        most: int = CONNECTIONS,
+        places: Places | None = None,
     ) -> None:
         self.app = app
         self.deadlines = deadlines
@@ -71,7 +70,7 @@ class Server:
         self.attached: Callable[[], None] = lambda: None
         self._live = live
         self._uid = uid
-        self._most = most
+        self._places = places or share(sockets.most_open())
         self._tells = False
         self._connections: dict[HttpProtocol, None] = {}
         self._upgraded: set[Upgraded] = set()
@@ -150,7 +149,7 @@ class Server:
         """Let a connection in, if need be in the place of one that is idle."""
         if self.app.closing or (self._is_stranger(connection) and self._is_crowded()):
             return False
-        if len(self._connections) >= self._most:
+        if len(self._connections) >= self._places.requests:
             idle = next((each for each in self._connections if each.idle), None)
             if idle is None:
                 return False
@@ -162,6 +161,19 @@ class Server:
     def leave(self, connection: HttpProtocol) -> None:
         """Count a connection no longer."""
         self._connections.pop(connection, None)
+
+    def make_sure(self, caller: Caller, *, live: bool) -> None:
+        """Make sure that there is a place for one more connection that stays.
+
+        Raises:
+            CrowdedError: there is none.
+        """
+        places, streams = self._places, sum(not _is_session(each) for each in self._upgraded)
+        together = len(self._connections) + len(self._upgraded)  # the one that asks is among them
+        if together > places.together:
+            raise CrowdedError(together)
+        if streams >= places.streams and (caller.machine or not live):
+            raise CrowdedError(streams)
 
     def upgraded(self, transport: asyncio.Transport, caller: Caller, rest: bytes) -> None:
         """Go on with a live connection."""
@@ -187,6 +199,7 @@ class Server:
         """
         from claude_peers.gateway.events import EventsProtocol, open_hand
 
+        self.make_sure(caller, live=False)
         hand = open_hand(self.app, caller, head)
 
         def begin(transport: asyncio.Transport) -> None:
@@ -213,6 +226,11 @@ class Server:
 
     def _is_crowded(self) -> bool:
         return sum(map(self._is_stranger, self._connections)) >= STRANGERS
+
+
+def _is_session(connection: Upgraded) -> bool:
+    """Whether it is the live connection of a session on this machine."""
+    return isinstance(connection, LiveProtocol) and not connection.machine
 
 
 def _watch(connected: socket.socket) -> None:

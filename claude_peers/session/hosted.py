@@ -14,22 +14,25 @@ from contextlib import AbstractContextManager
 from importlib import import_module
 from typing import Any, ClassVar, Final, Protocol
 
-from claude_peers.client.client import PATIENCE, Client
+from claude_peers.client.client import PATIENCE, Client, unanswered
 from claude_peers.client.errors import checked
 from claude_peers.core.errors import ClaudePeersError, SettingsError
 from claude_peers.core.models import Peer
 from claude_peers.session import generations
 from claude_peers.session.generations import ProtocolError, Sdk
+from claude_peers.session.hooks import TOOL_USE
 from claude_peers.session.late import Key
 from claude_peers.session.methods import Methods
 from claude_peers.session.rpc import Handler, Reply, failure
 from claude_peers.tools import TOOLS
-from claude_peers.tools.member import Member
+from claude_peers.tools.member import CALL, Call, Member
 from claude_peers.tools.registry import Shown, Tool
 
 Told = tuple[int, str, bytes, Callable[[bool], None]]
 """Status, content type, body, and who wants to know whether that was written whole."""
 
+KEY: Final = "claude-peers/key"
+"""Where in a call's `_meta` a client puts what tells a repeated call from a second message."""
 INSTRUCTIONS: Final = """\
 claude-peers connects you with other coding agents ("peers"), of any vendor.
 
@@ -141,8 +144,12 @@ class _Client(Client):
 
     async def call(self, operation: str, body: dict[str, Any], *, within: float = PATIENCE) -> Any:
         """See `Client`."""
-        async with asyncio.timeout(within):
-            return checked(operation, *await self._visit.call(operation, body))
+        try:
+            async with asyncio.timeout(within):
+                told = await self._visit.call(operation, body)
+        except TimeoutError:
+            raise unanswered(body, within) from None
+        return checked(operation, *told)
 
 
 class _Member(Member):
@@ -197,7 +204,8 @@ class _Conversation:
         for each in told:
             each(whole)
 
-    async def _call(self, tool: Tool, given: dict[str, Any], _meta: dict[str, Any]) -> str | Shown:
+    async def _call(self, tool: Tool, given: dict[str, Any], meta: dict[str, Any]) -> str | Shown:
+        CALL.set(Call(_key(meta)))
         member = self._member
         mail = await member.call("/peek-messages", **member.me)
         member.unread = {view["id"] for view in mail["messages"]}
@@ -210,6 +218,15 @@ class _Conversation:
     def _shown(self, shown: Shown, whole: bool) -> None:  # noqa: FBT001 - the callback's
         told = self._member.shown(shown.message_ids, shown.via, whole=whole)
         self._visit.in_background(self._member.client.call(*told))
+
+
+def _key(meta: Mapping[str, Any]) -> str:
+    """Return by what a call is known if it is made again, "" if it is not.
+
+    Claude Code gives its own id of the model's call, whichever way it reaches us.
+    """
+    found = (meta.get(name) for name in (KEY, TOOL_USE))
+    return next((each for each in found if isinstance(each, str) and each), "")
 
 
 class _Exchange:

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from claude_peers.client.client import PATIENCE, Client
+from claude_peers.client.client import PATIENCE, Client, never_sent
 from claude_peers.core.errors import ClaudePeersError, NoBrokerError
 from claude_peers.host import processes
 from claude_peers.session import summary
@@ -214,10 +214,7 @@ class Session:
                     return
         finally:
             waiting.cancel()
-        raise NoBrokerError(
-            f"No broker could be reached within {PATIENCE:g} s",
-            "Try again; `claude-peers status` tells what is on the port.",
-        )
+        raise never_sent(PATIENCE)
 
     def _shown(self, shown: Shown, whole: bool) -> None:  # noqa: FBT001 - the callback's
         if shown.via == "hook":

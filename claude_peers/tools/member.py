@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from claude_peers.client.client import Client, key
-from claude_peers.core.errors import NoBrokerError
+from claude_peers.client.errors import RefusedError
+from claude_peers.core.errors import ClaudePeersError
 from claude_peers.core.limits import PAGE
 
 REMEMBERED = 4096
@@ -251,13 +252,17 @@ class Member:
 
     async def _once(self, operation: str, body: dict[str, Any]) -> Any:
         said = (operation, *sorted(body.items()))
-        dedupe_key = self._unanswered.pop(said, "") or CALL.get().tool_use or key()
+        earlier = self._unanswered.pop(said, "")
+        dedupe_key = earlier or CALL.get().tool_use or key()
         try:
             return await self.call(
                 operation, from_id=self.client.peer_id, **body, dedupe_key=dedupe_key
             )
-        except NoBrokerError:
-            # It may be stored all the same, and the agent is told to try again.
+        except (ClaudePeersError, asyncio.CancelledError) as error:
+            if isinstance(error, RefusedError) and not earlier:  # so it is not stored
+                raise
+            # It may be stored, and may be said again: where no broker answered the agent is told
+            # to, and where its user interrupted it, it does so by itself.
             self._unanswered[said] = dedupe_key
             while len(self._unanswered) > UNANSWERED:
                 del self._unanswered[next(iter(self._unanswered))]

@@ -5,7 +5,7 @@ from support.brokers import Caller, make_broker
 
 from claude_peers.broker.operations import OPERATIONS
 from claude_peers.broker.registration import hash_token
-from claude_peers.core.delivery import DIRECT_TTL, OWED, REASONS, Event
+from claude_peers.core.delivery import DIRECT_TTL, EXPIRED, OWED
 from claude_peers.core.errors import (
     MailboxFullError,
     MessageNotFoundError,
@@ -167,7 +167,7 @@ async def test_dead_letters_are_shown_to_their_recipient_and_all_of_them_to_the_
     first, second = await died(rig, ann[0]), await died(rig, bob[0])
     shown = await call(rig, "/dead-letters", ann[1], id=ann[0])
     (letter,) = shown["dead_letters"]
-    assert (letter["id"], letter["reason"]) == (first, REASONS[Event.EXPIRE])
+    assert (letter["id"], letter["reason"]) == (first, EXPIRED)
     assert letter["failed_at"] == "2023-11-15T22:13:20.000Z"
     everything = await rig.broker.mail.dead_letters(USER, "", limit=0)
     assert [message.id for message in everything] == [second]

@@ -168,6 +168,6 @@ async def test_who_has_gone_is_handed_nothing_that_came_at_the_same_moment(rig, 
     rig.broker.mail.arrivals.gone(caller)
     with anyio.fail_after(BOUND):
         assert await poll == []
-    story = await rig.store.story(number)
+    (story,) = await rig.store.stories([number])
     assert (story.message.deliveries, story.steps) == (0, ())
     assert rig.broker.mail.arrivals == {}

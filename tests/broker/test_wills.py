@@ -1,6 +1,7 @@
 """When a last will is published: once, when its peer is lost, and never for who says goodbye."""
 
 import asyncio
+from itertools import pairwise
 
 import pytest
 from support.brokers import Caller, make_broker
@@ -285,3 +286,50 @@ async def test_who_is_forgotten_is_not_missed_any_more():
     await rig.broker.wills.tidy()
     assert await told(rig, listener) == []
     assert rig.broker.wills._wills == {}
+
+
+CROWD = 100
+"""Peers that are lost at once."""
+FEW = Limits(per_minute=12, burst=5, mailbox=0)
+
+
+@pytest.mark.threat("T23")
+async def test_a_crowd_that_comes_only_to_be_lost_floods_nobody_and_no_will_is_dropped(caplog):
+    rig, listener, _ = await scene(lwt=None, limits=FEW)
+    for number in range(CROWD):
+        await rig.join(name=f"n{number}", lwt=LastWill(topic="status/n", message=f"{number}"))
+    await silence(rig)
+    assert len(await told(rig, listener)) == FEW.burst
+    assert "background work failed" not in caplog.text
+    counts = []
+    while len(texts := [each[0] for each in await told(rig, listener)]) < CROWD:
+        counts.append(len(texts))
+        rig.clock.passed += 15.0  # a round
+        await rig.broker.tidy()
+    assert max(after - before for before, after in pairwise(counts)) <= FEW.burst
+    assert len(counts) >= (CROWD - FEW.burst) / FEW.per_minute * 4
+    assert texts == [f"{number}" for number in range(CROWD)]  # in their order, each once
+    assert "last wills wait" in caplog.text
+
+
+async def test_one_machines_crowd_keeps_nobody_elses_will_waiting():
+    rig, listener, _ = await scene(lwt=None, limits=FEW)
+    for number in range(CROWD):
+        lwt = LastWill(topic="status/far", message="far")
+        await rig.join(Caller(machine="far"), name=f"n{number}", lwt=lwt)
+    await rig.join(name="ann", lwt=LWT)
+    await silence(rig)
+    await rig.broker.tidy()
+    texts = [each[0] for each in await told(rig, listener)]
+    assert (texts.count("far"), texts.count("ann is gone")) == (FEW.burst, 1)
+
+
+async def test_who_comes_back_before_its_will_had_its_turn_is_not_missed():
+    rig, listener, _ = await scene(lwt=None, limits=FEW)
+    crowd = [await rig.join(name=f"n{n}", lwt=LWT) for n in range(FEW.burst + 1)]
+    await silence(rig)
+    assert len(await told(rig, listener)) == FEW.burst
+    await rig.broker.peers.heartbeat(Caller(), crowd[-1].peer.id)
+    await silence(rig, 15)
+    await rig.broker.tidy()
+    assert len(await told(rig, listener)) == FEW.burst

@@ -203,11 +203,11 @@ async def test_a_connection_is_wanted_from_the_first_request_that_waits_until_th
 
 
 async def test_a_request_gives_up_after_its_time_and_is_not_sent_later(client):
-    with pytest.raises(NoBrokerError, match=r"within 0\.01 s"):
+    with pytest.raises(NoBrokerError, match=r"within 0\.01 s, and nothing was sent\. Try again"):
         await client.call("/list-peers", {}, within=0.01)
     link = FakeLink()
     await attached(client, link)
-    with pytest.raises(NoBrokerError, match="No broker answered"):
+    with pytest.raises(NoBrokerError, match=r"did not answer within 0\.01 s\. Try again"):
         await client.call("/list-peers", {}, within=0.01)
     number = link.sent[1][0]
     link.answered(number, 200, [])  # too late
@@ -215,6 +215,50 @@ async def test_a_request_gives_up_after_its_time_and_is_not_sent_later(client):
     again = FakeLink()
     await attached(client, again)
     assert len(again.sent) == 1
+
+
+MESSAGE = {"to_id": "bob", "text": "x", "dedupe_key": "k"}
+
+
+async def refused(client, body):
+    """Return what the caller of a send is told that gets no answer."""
+    with pytest.raises(NoBrokerError) as told:
+        await client.call("/send-message", body, within=0.01)
+    return str(told.value)
+
+
+async def test_a_message_that_may_be_stored_is_not_called_unsent(client):
+    assert "nothing was sent" in await refused(client, MESSAGE)
+    link = FakeLink()
+    await attached(client, link)
+    told = await refused(client, MESSAGE)
+    assert "may have been stored or not" in told and "exactly the same arguments" in told
+    assert "nothing was sent" not in told
+
+
+async def test_a_message_that_went_out_before_the_broker_vanished_may_be_stored(client):
+    link = FakeLink()
+    await attached(client, link)
+    call = asyncio.ensure_future(client.call("/send-message", MESSAGE, within=0.02))
+    await link.next(1)
+    client.detach()
+    client.problem = NoBrokerError("The folder is full", "Empty it.")
+    with pytest.raises(NoBrokerError, match="may have been stored or not"):
+        await finished(call)
+
+
+async def test_a_message_to_a_broker_without_keys_is_not_to_be_sent_again_blindly(client):
+    link = FakeLink(keeps=False)
+    await attached(client, link)
+    told = await refused(client, MESSAGE)
+    assert "second message" in told and "same arguments" not in told
+    call = asyncio.ensure_future(client.call("/send-message", MESSAGE, within=0.02))
+    await link.next(2)
+    await attached(
+        client, FakeLink()
+    )  # the next broker knows keys; the last one may have stored it
+    with pytest.raises(NoBrokerError, match="second message"):
+        await finished(call)
 
 
 async def test_a_request_of_a_cancelled_caller_is_not_sent_again(client):

@@ -15,6 +15,7 @@ from claude_peers.client.client import Client
 from claude_peers.client.link import LiveLink, NotOursError, connect
 from claude_peers.core.errors import NoBrokerError
 from claude_peers.core.models import Process
+from claude_peers.gateway.places import Places
 from claude_peers.wire import frames, proof
 
 pytestmark = pytest.mark.anyio
@@ -127,6 +128,34 @@ async def test_whoever_has_no_proof_gets_nothing_but_the_question(case):
             "upgrade",
             proof.NONCE_HEADER,
         ]
+
+
+def refuses(told):
+    """Return an answer that there is no connection to be had."""
+    body = json.dumps(told).encode() if isinstance(told, dict) else told
+    return lambda _head: b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 5\r\n\r\n" + body
+
+
+async def test_a_broker_without_a_place_is_not_called_a_stranger_nor_quoted():
+    told = {"error": "canary", "code": "crowded", "remedy": "canary"}
+    async with Listener(refuses(told)) as listener:
+        with pytest.raises(NoBrokerError, match="no place for one more connection") as refused:
+            await connect(listener.port, SECRET)
+    assert not isinstance(refused.value, NotOursError)
+    assert "ulimit -n" in str(refused.value) and "canary" not in str(refused.value)
+
+
+@pytest.mark.parametrize("told", [{"code": "not_leader"}, {"code": 7}, b"", b"{"])
+async def test_a_broker_that_refuses_for_another_reason_is_asked_as_ever(told):
+    async with Listener(refuses(told)) as listener:
+        with pytest.raises(NotOursError):
+            await connect(listener.port, SECRET)
+
+
+async def test_a_crowded_broker_is_told_as_such_to_a_session():
+    none = Places(requests=5, streams=1, together=0)
+    with running(places=none) as broker, pytest.raises(NoBrokerError, match="no place for one"):
+        await connect(broker.port, SECRET)
 
 
 async def test_a_proof_for_an_earlier_question_does_not_count():

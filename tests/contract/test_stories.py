@@ -6,7 +6,7 @@ import pytest
 from support.brokers import LEADER, NO_LIMITS, draft
 
 from claude_peers.broker.ports import Claim, Mailbox
-from claude_peers.core.delivery import DELIVERIES, REASONS, Event
+from claude_peers.core.delivery import DELIVERIES, EXPIRED, Event, given_up
 from claude_peers.core.errors import HopLimitError, MailboxFullError
 from claude_peers.core.limits import HOPS, Limits
 from claude_peers.core.models import PeerId, State
@@ -22,7 +22,7 @@ async def accept(store, *args, now=0.0, **fields) -> int:
 
 
 async def steps(store, number: int) -> list[tuple[float, str, str]]:
-    return [(step.at, step.event, step.via) for step in (await store.story(number)).steps]
+    return [(step.at, step.event, step.via) for step in (await store.stories([number]))[0].steps]
 
 
 async def events(store, number: int) -> list[str]:
@@ -44,12 +44,19 @@ def ids(messages) -> list[int]:
 
 async def test_a_message_begins_without_a_step(store):
     number = await accept(store)
-    story = await store.story(number)
+    (story,) = await store.stories([number])
     assert (story.message, story.steps) == (await store.message(number), ())
 
 
 async def test_nobody_has_no_story(store):
-    assert await store.story(1) is None
+    assert await store.stories([1]) == []
+
+
+async def test_stories_are_told_by_id_and_once_and_only_those_that_there_are(store):
+    first, second = await accept(store), await accept(store)
+    found = await store.stories([second, 99, first, second])
+    assert [story.message.id for story in found] == [first, second]
+    assert await store.stories([]) == []
 
 
 async def test_each_event_is_a_step_with_its_time_and_its_way(store):
@@ -110,7 +117,7 @@ async def test_a_story_ends_with_its_message(store):
     number = await accept(store)
     await store.move(BOB, [number], Event.SEE, now=0.0)
     assert await store.tidy(now=KEEP_READ, most=10) == 1
-    assert await store.story(number) is None
+    assert await store.stories([number]) == []
     assert (await store.ledger()).purged == 1
 
 
@@ -121,9 +128,9 @@ async def test_a_dead_letter_says_that_nobody_read_it_in_time(store):
     number = await accept(store)
     await store.tidy(now=1000.0, most=10)
     message = await store.message(number)
-    assert (message.state, message.reason) == (State.DEAD, REASONS[Event.EXPIRE])
+    assert (message.state, message.reason) == (State.DEAD, EXPIRED)
     assert message.ended_at == 1000.0
-    assert await steps(store, number) == [(1000.0, "expire", REASONS[Event.EXPIRE])]
+    assert await steps(store, number) == [(1000.0, "expire", EXPIRED)]
 
 
 async def handed_out(store, number: int, times: int) -> None:
@@ -132,11 +139,11 @@ async def handed_out(store, number: int, times: int) -> None:
         await store.move(BOB, [number], Event.RETURN, now=2.0)
 
 
-async def assert_given_up(store, number: int) -> None:
-    message = await store.message(number)
-    assert (message.state, message.reason) == (State.DEAD, REASONS[Event.GIVE_UP])
-    assert (message.deliveries, message.ended_at) == (DELIVERIES, 3.0)
-    assert (await steps(store, number))[-1] == (3.0, "give_up", REASONS[Event.GIVE_UP])
+async def assert_given_up(store, number: int, deliveries: int = DELIVERIES) -> None:
+    message, why = await store.message(number), given_up(deliveries)
+    assert (message.state, message.reason) == (State.DEAD, why)
+    assert (message.deliveries, message.ended_at) == (deliveries, 3.0)
+    assert (await steps(store, number))[-1] == (3.0, "give_up", why)
     assert await balanced(store) == {State.DEAD: 1}
     assert await store.mailbox(BOB) == Mailbox()
     assert ids(await store.dead_letters(BOB, limit=5)) == [number]
@@ -164,6 +171,23 @@ async def test_hand_outs_and_pushes_count_together(store):
     await store.move(BOB, [number], Event.PUSH, now=1.0)
     assert await store.hand_out(BOB, Claim(), now=3.0) == []
     await assert_given_up(store, number)
+
+
+@pytest.mark.parametrize("most", [1, 3])
+async def test_the_user_says_how_often_a_message_is_handed_out(store, most):
+    store.deliveries = most
+    number = await accept(store)
+    await handed_out(store, number, most)
+    assert await store.hand_out(BOB, Claim(), now=3.0) == []
+    await assert_given_up(store, number, most)
+
+
+async def test_what_was_handed_out_more_often_than_is_allowed_now_says_how_often_it_was(store):
+    number = await accept(store)
+    await handed_out(store, number, 5)
+    store.deliveries = 3
+    assert await store.move(BOB, [number], Event.PUSH, now=3.0) == []
+    await assert_given_up(store, number, 5)
 
 
 async def test_evidence_after_the_last_hand_out_still_counts(store):

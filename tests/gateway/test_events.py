@@ -1,5 +1,6 @@
 """A peer's mail as Server-Sent Events: in order, nothing lost, and on from where it broke off."""
 
+import contextlib
 import json
 from typing import Any
 
@@ -8,6 +9,7 @@ from support.inproc import BOUND, Wire, head, running
 from support.waiting import eventually
 from support.websocket import Agent
 
+from claude_peers.broker import streams
 from claude_peers.broker.registration import hash_token
 from claude_peers.core.limits import PAGE
 from claude_peers.core.models import State
@@ -45,6 +47,14 @@ class Events(Wire):
 
     def ids(self, count: int) -> list[int]:
         return [int(self.event()[0]) for _ in range(count)]
+
+    def all(self) -> list[int]:
+        """Return the ids of all whole events until the end of the stream."""
+        found = []
+        with contextlib.suppress(EOFError, ConnectionResetError):
+            while True:
+                found.append(int(self.event()[0]))
+        return found
 
 
 @pytest.fixture
@@ -210,9 +220,17 @@ def test_coming_back_after_more_than_a_page_acknowledges_all_of_it(broker, http,
         reader.open()
         assert reader.ids(count) == ids
     given_back(broker)
+    asked, real = [], broker.store.stories
+
+    async def stories(numbers):
+        asked.append(len(numbers))
+        return await real(numbers)
+
+    broker.store.stories = stories
     with Events(broker.port, f"?id={me['id']}&last_id={ids[-2]}") as again:
         again.open()
         assert again.ids(1) == ids[-1:]
+    assert asked == [1, PAGE, PAGE, 4]  # of a page at a time, not of each message
     assert set(states(broker, *ids[:-1])) == {"seen"}
 
 
@@ -226,6 +244,30 @@ def test_what_is_acknowledged_over_http_does_not_come_again(broker, http, me):
     with Events(broker.port, f"?id={me['id']}") as again:
         again.open()
         assert again.ids(1) == ids[1:]
+
+
+def test_a_look_shows_what_would_come_again_if_the_stream_broke(broker, http, me):
+    ids = send(http, me["id"], "a", "b", "c")
+
+    def looked_at(**how):
+        path = "/poll-messages" if how else "/peek-messages"
+        found = http.ask(path, {"id": me["id"], **how})[1]["messages"]
+        return [each["id"] for each in found]
+
+    with Events(broker.port, f"?id={me['id']}") as reader:
+        reader.open()
+        assert reader.ids(3) == ids
+        assert looked_at() == looked_at(read_only=True) == ids
+        shown = http.ask("/peek-messages", {"id": me["id"]})[1]["messages"]
+        assert not [each for each in shown if each.get("redelivered")]
+        http.ask("/ack-messages", {"id": me["id"], "message_ids": ids[:1]})
+        assert looked_at() == ids[1:]
+        assert http.ask("/poll-messages", {"id": me["id"]})[1]["messages"] == []
+        assert states(broker, *ids) == ["seen", "leased", "leased"]
+    given_back(broker)
+    assert looked_at() == ids[1:]
+    http.ask("/poll-messages", {"id": me["id"]})  # what a poll has taken is consumed, as ever
+    assert looked_at() == []
 
 
 def test_what_is_in_hand_stays_there_however_long_the_stream_lasts(broker, http, me, monkeypatch):
@@ -288,7 +330,79 @@ def test_who_reads_slowly_has_a_page_in_hand_and_gets_everything_in_order(broker
         assert broker.run(broker.store.ledger()).states[State.LEASED] <= 3 * PAGE
         (stream,) = broker.server._upgraded
         assert stream.transport.get_write_buffer_size() < 2 * len(BIG)
-        assert reader.ids(len(ids)) == ids
+        for number in ids:
+            assert reader.ids(1) == [number]
+            http.ask("/ack-messages", {"id": me["id"], "message_ids": [number]})
+
+
+def test_who_does_not_read_is_sent_away_and_comes_back_to_everything(
+    broker, http, me, monkeypatch, caplog
+):
+    monkeypatch.setattr(events, "KEEP_ALIVE", 0.02)
+    with Events(broker.port, f"?id={me['id']}", receive=4096) as reader:
+        ids = send(http, me["id"], *(f"{number} {BIG}" for number in range(3 * PAGE)))
+        eventually(lambda: not broker.server._upgraded, timeout=BOUND)
+        assert f"the stream of events of {me['id']} is ended" in caplog.text
+        assert BIG not in caplog.text
+        given_back(broker)
+        monkeypatch.undo()
+        reader.open()
+        got = reader.all()
+    assert 0 < len(got) < len(ids)
+    with Events(broker.port, f"?id={me['id']}&last_id={got[-1]}") as again:
+        again.open()
+        while len(got) < len(ids):
+            got += again.ids(1)
+            http.ask("/ack-messages", {"id": me["id"], "message_ids": got[-1:]})
+    assert got == ids
+    given_back(broker)
+    assert set(states(broker, *ids)) == {"seen"}
+
+
+@pytest.mark.parametrize(
+    ("bound", "value", "count"),
+    [("IN_HAND", 10, 10), ("IN_HAND_TEXT", 1, PAGE)],
+    ids=["so many", "so much text"],
+)
+def test_who_acknowledges_nothing_has_so_much_in_hand_and_goes_on_by_coming_back(
+    broker, http, me, monkeypatch, bound, value, count
+):
+    monkeypatch.setattr(streams, bound, value)
+    monkeypatch.setattr(events, "KEEP_ALIVE", 0.02)
+    ids = send(http, me["id"], *(f"m{number}" for number in range(2 * count + 1)))
+    got = []
+    for expected in (count, count):
+        last = {"Last_Event_ID": str(got[-1])} if got else {}
+        with Events(broker.port, f"?id={me['id']}", **last) as reader:
+            reader.open()
+            found = reader.all()
+            assert len(found) == expected
+            got += found
+            assert "come back with the id of the last event" in reader.comments[-1]
+        given_back(broker)
+    with Events(broker.port, f"?id={me['id']}&last_id={got[-1]}") as reader:
+        reader.open()
+        got += reader.ids(1)
+    assert got == ids
+
+
+def test_who_acknowledges_now_and_then_is_not_sent_away(broker, http, me, monkeypatch):
+    monkeypatch.setattr(streams, "IN_HAND", 2)
+    ids = send(http, me["id"], *(f"m{number}" for number in range(6)))
+    with Events(broker.port, f"?id={me['id']}") as reader:
+        reader.open()
+        (stream,) = broker.server._upgraded
+        got = reader.ids(2)
+        while len(got) < len(ids):
+            for _ in range(events.PATIENCE):
+                broker.do(stream._keep_alive)
+            http.ask("/ack-messages", {"id": me["id"], "message_ids": [got[-2]]})
+            got += reader.ids(1)
+        http.ask("/ack-messages", {"id": me["id"], "message_ids": got})
+        for _ in range(2 * events.PATIENCE):  # nothing is in hand, however long nothing comes
+            broker.do(stream._keep_alive)
+        assert send(http, me["id"], "later") == reader.ids(1)
+    assert got == ids
 
 
 def test_what_the_reader_says_after_its_request_means_nothing(broker, http, me):

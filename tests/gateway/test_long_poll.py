@@ -65,7 +65,7 @@ def test_whoever_goes_while_it_waits_is_handed_nothing(broker, http, me, how):
         waiting.leave(how)
         waits(broker, me, 0)
     number = send(http, me)
-    story = broker.run(broker.store.story(number))
+    (story,) = broker.run(broker.store.stories([number]))
     assert (story.message.state.value, story.message.deliveries, story.steps) == ("queued", 0, ())
 
 

@@ -365,6 +365,69 @@ def test_who_waits_when_the_broker_hands_over_is_told_to_ask_the_next_one(
     assert "Try again" in told["content"][0]["text"]
 
 
+# Calls that are made again
+
+
+@pytest.mark.parametrize(
+    ("metas", "stored"),
+    [
+        (({"claude-peers/key": "k 1"}, {"claude-peers/key": "k 1"}), 1),
+        (({"claudecode/toolUseId": "toolu_1"}, {"claudecode/toolUseId": "toolu_1"}), 1),
+        (({"claude-peers/key": "k 1"}, {"claude-peers/key": "k 2"}), 2),
+        (({"claude-peers/key": 7}, {"claude-peers/key": 7}), 2),
+        (({}, {}), 2),
+    ],
+)
+@pytest.mark.parametrize(
+    ("tool", "given"),
+    [
+        ("send_message", {"to_id": "bob", "message": "text 1"}),
+        ("broadcast", {"topic": "@bob", "message": "text 1"}),
+    ],
+)
+def test_a_call_that_is_made_again_under_its_key_sends_once(
+    broker: Running,
+    alice: Agent,
+    bob: Agent,
+    metas: tuple[dict[str, Any], ...],
+    stored: int,
+    tool: str,
+    given: dict[str, Any],
+) -> None:
+    first, second = ({"name": tool, "arguments": given, "_meta": meta} for meta in metas)
+    alice.send("tools/call", first)
+    settled(broker, queued=1)
+    alice.wire.socket.close()  # the answer is not read
+    alice.wire = Wire(broker.port)
+    told = alice.ask("tools/call", second)["content"][0]["text"]
+    assert ("had been sent before" in told) is (stored == 1)
+    settled(broker, queued=stored)
+    assert bob.call("check_messages").count("text 1") == stored
+
+
+def test_a_key_that_was_another_messages_is_refused(alice: Agent, bob: Agent) -> None:
+    call = {"name": "send_message", "_meta": {"claude-peers/key": "k 1"}}
+    first, other = ({"to_id": "bob", "message": text} for text in ("text 1", "text 2"))
+    assert not alice.ask("tools/call", {**call, "arguments": first}).get("isError")
+    told = alice.ask("tools/call", {**call, "arguments": other})
+    assert told["isError"] and "Use a new key" in told["content"][0]["text"]
+    assert "text 2" not in bob.call("check_messages")
+
+
+def test_a_store_that_does_not_answer_leaves_open_what_became_of_a_message(
+    broker: Running, alice: Agent, bob: Agent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert alice.call("check_messages") == "No new messages."
+    monkeypatch.setattr(hosted._Client.call, "__kwdefaults__", {"within": 0.05})
+    gate = broker.hold("accept")
+    told = alice.ask(
+        "tools/call",
+        {"name": "send_message", "arguments": {"to_id": bob.id, "message": "x"}},
+    )
+    assert told["isError"] and "may have been stored or not" in told["content"][0]["text"]
+    gate.open()
+
+
 def _waits(broker: Running, agent: Agent) -> bool:
     return bool(broker.do(lambda: broker.broker.mail.arrivals.get(agent.id)))
 

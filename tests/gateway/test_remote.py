@@ -9,10 +9,12 @@ from dataclasses import replace
 import pytest
 from support import waiting
 from support.abroad import BOUND, abroad, ask
+from support.inproc import LiveWire
 
 from claude_peers.client.remote import RemoteLink
+from claude_peers.gateway.places import Places
 from claude_peers.gateway.server import STRANGERS
-from claude_peers.wire import proof, signature
+from claude_peers.wire import frames, proof, signature
 
 PATHS = [("GET", path) for path in ("/", "/health", "/status", "/live", "/nothing")]
 PATHS += [("POST", path) for path in ("/register", "/join", "/list-peers", "/admin/invite")]
@@ -49,6 +51,15 @@ def test_with_a_token_that_never_joined_no_path_is_served(there, method, path):
         answer = ask(link, method, path, b"{}" * (method == "POST"))
     assert answer.status == 401
     assert answer.json()["code"] in ("unknown_machine", "unknown_invite")
+
+
+def test_a_session_on_another_machine_takes_no_place_of_this_ones():
+    none = Places(requests=9, streams=0, together=20)
+    with abroad(places=none) as there, contextlib.closing(there.link()) as link:
+        upgrade = {"Connection": "Upgrade", "Upgrade": frames.PROTOCOL}
+        assert code(ask(link, "GET", "/live", **upgrade)) == (503, "crowded")
+        with LiveWire(there.broker.port) as session:
+            assert session.join()["id"]
 
 
 def test_a_machine_that_has_joined_is_served_and_the_broker_proves_itself(there, link):

@@ -1,18 +1,24 @@
 """All connections together: how many, what the broker says of itself, and how they end."""
 
+import contextlib
 import json
 import socket
 
 import pytest
 from support import http
-from support.inproc import BOUND, SECRET, LiveWire, Wire, head, post, running
+from support.inproc import BOUND, SECRET, LiveWire, Wire, head, post, running, upgrade
 from support.waiting import eventually
 
 from claude_peers.gateway import server as servers
+from claude_peers.gateway.places import LATER, SPARE, Places, share
 from claude_peers.wire import proof
 
 SHORT = 0.05
 """Seconds of a deadline that a test waits for."""
+
+
+def places(**some):
+    return Places(**{"requests": 100, "streams": 100, "together": 300, **some})
 
 
 @pytest.fixture
@@ -28,7 +34,11 @@ def wire(broker):
 
 
 def test_a_newcomer_takes_the_place_of_an_idle_connection():
-    with running(most=2) as broker, Wire(broker.port) as idle, Wire(broker.port) as busy:
+    with (
+        running(places=places(requests=2)) as broker,
+        Wire(broker.port) as idle,
+        Wire(broker.port) as busy,
+    ):
         assert idle.ask("/list-peers")[0] == 200
         gate = broker.hold("ledger")
         busy.send(post(broker.port, "/ledger", {}))
@@ -41,7 +51,7 @@ def test_a_newcomer_takes_the_place_of_an_idle_connection():
 
 
 def test_a_newcomer_is_turned_away_when_everybody_is_busy():
-    with running(most=1) as broker, Wire(broker.port) as busy:
+    with running(places=places(requests=1)) as broker, Wire(broker.port) as busy:
         gate = broker.hold("ledger")
         busy.send(post(broker.port, "/ledger", {}))
         assert gate.entered.wait(BOUND)
@@ -54,7 +64,7 @@ def test_a_newcomer_is_turned_away_when_everybody_is_busy():
 @pytest.mark.threat("T24")
 def test_other_users_cannot_take_all_the_places(monkeypatch):
     monkeypatch.setattr(servers, "STRANGERS", 2)
-    with running(uid=4_000_000, most=3) as broker:
+    with running(uid=4_000_000, places=places(requests=3)) as broker:
         wires = [Wire(broker.port) for _ in range(2)]
         eventually(lambda: len(broker.server._connections) == 2, timeout=BOUND)
         with Wire(broker.port) as third, pytest.raises((ConnectionResetError, EOFError)):
@@ -63,6 +73,70 @@ def test_other_users_cannot_take_all_the_places(monkeypatch):
             wire.send(head(broker.port, "GET", "/health"))
             assert wire.answer()[0] == 401
             wire.socket.close()
+
+
+# Connections that stay
+
+
+def stay(broker, kind):
+    """Ask for a connection that stays."""
+    wire = Wire(broker.port)
+    match kind:
+        case "live":
+            wire.send(upgrade(broker.port))
+        case "events":
+            wire.send(head(broker.port, "GET", f"/events?id={wire.ask('/register')[1]['id']}"))
+        case "websocket":
+            headers = {
+                "Upgrade": "websocket",
+                "Connection": "Upgrade",
+                "Sec_WebSocket_Version": "13",
+            }
+            key = {"Sec_WebSocket_Key": "dGhlIHNhbXBsZSBub25jZQ=="}
+            wire.send(head(broker.port, "GET", "/ws", **headers, **key))
+    return wire
+
+
+def refused(wire):
+    """Whether there was no place, which is said with the remedy."""
+    status, headers, _ = wire.answer(bare=True)
+    if status in (101, 200):
+        return False
+    told = json.loads(wire.rest())
+    assert (status, told["code"], headers["retry-after"]) == (503, "crowded", str(round(LATER)))
+    assert "ulimit -n" in told["remedy"] and "no place for one more" in told["error"]
+    return True
+
+
+@pytest.mark.threat("T24")
+@pytest.mark.parametrize("kind", ["events", "websocket"])
+def test_streams_are_so_many_and_sessions_of_this_machine_have_places_of_their_own(kind):
+    with running(places=places(streams=2, together=20)) as broker, contextlib.ExitStack() as open_:
+        wires = [open_.enter_context(stay(broker, kind)) for _ in range(3)]
+        assert [refused(each) for each in wires] == [False, False, True]
+        other = "events" if kind == "websocket" else "websocket"
+        assert refused(open_.enter_context(stay(broker, other)))
+        sessions = [open_.enter_context(LiveWire(broker.port)) for _ in range(4)]
+        assert len({each.join()["id"] for each in sessions}) == 4
+        assert open_.enter_context(Wire(broker.port)).ask("/list-peers")[0] == 200
+        wires[0].socket.close()
+        eventually(lambda: len(broker.server._upgraded) == 5, timeout=BOUND)
+        assert not refused(open_.enter_context(stay(broker, kind)))
+
+
+def test_all_together_are_no_more_than_the_system_lets_be_open():
+    with running(places=places(together=3)) as broker, contextlib.ExitStack() as open_:
+        told = [refused(open_.enter_context(stay(broker, "live"))) for _ in range(4)]
+        assert told == [False, False, False, True]
+
+
+@pytest.mark.parametrize("files", [0, 40, 256, 1024, 20_000, 1 << 20])
+def test_whatever_may_be_open_is_shared_so_that_sessions_have_as_much_as_all_streams(files):
+    found = share(files)
+    assert 0 < found.requests <= 512
+    assert 0 < found.streams <= 4096
+    assert found.together - found.requests - found.streams >= found.streams
+    assert found.together <= max(64, files - SPARE)
 
 
 @pytest.mark.fault("F31")

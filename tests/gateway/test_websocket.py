@@ -180,7 +180,8 @@ def test_b4_17_what_waited_looks_like_what_is_pushed(broker, http):
         pushed = agent.message()
     assert (waited.keys(), waited["qos"]) == (pushed.keys(), 1)
     assert waited["ack_deadline"].endswith("Z") and waited["expires_at"].endswith("Z")
-    assert (waited["delivered"], waited["retry_count"], waited["max_retries"]) == (0, 0, DELIVERIES)
+    assert (waited["delivered"], waited["retry_count"]) == (0, 0)
+    assert waited["max_retries"] == DELIVERIES - 1
 
 
 @pytest.mark.bug("B4-3")

@@ -381,7 +381,7 @@ async def session(monkeypatch):
 @pytest.mark.anyio
 async def test_a_call_waits_for_a_broker_so_long_and_then_explains(session, monkeypatch):
     monkeypatch.setattr(server, "PATIENCE", 0.25)
-    with pytest.raises(NoBrokerError, match=r"within 0\.25 s\. Try again"):
+    with pytest.raises(NoBrokerError, match=r"within 0\.25 s, and nothing was sent\. Try again"):
         await session._ready()
 
 

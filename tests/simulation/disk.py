@@ -80,6 +80,7 @@ class Database:
         self.commits = SimpleNamespace(fenced=lambda: None)
         self._process = process
         self._disk: Disk = process.world.disk
+        self.deliveries = self._disk.store.deliveries
         self._world = process.world
         self._thread = process.thread()
         self._waiting: list[tuple[Piece, bool, asyncio.Future[Any]]] = []

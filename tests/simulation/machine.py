@@ -220,6 +220,7 @@ PROCESSES = SimpleNamespace(
     boot_id=lambda: "boot",
 )
 SOCKETS = SimpleNamespace(
+    most_open=lambda: 1024,
     owner=_owner,
     holds=lambda pid, inode: pid == inode,
     listener_uid=_listener_uid,

@@ -5,7 +5,8 @@ import asyncio
 import pytest
 
 from claude_peers.client.client import Client
-from claude_peers.core.errors import NoBrokerError
+from claude_peers.client.errors import RefusedError
+from claude_peers.core.errors import NoBrokerError, StoreError
 from claude_peers.tools import member as members
 
 pytestmark = pytest.mark.anyio
@@ -182,3 +183,33 @@ async def test_a_send_without_an_answer_keeps_its_key_until_it_is_answered(monke
         await member.send("bob", text)
     assert (keys[3], keys[4]) == (keys[1], keys[2])
     assert len(set(keys)) == 5
+
+
+async def test_only_a_message_that_was_refused_begins_anew():
+    keys: list[str] = []
+    fates: list[BaseException | None] = [
+        RefusedError("/send-message", 429, {}),
+        NoBrokerError("No broker answered", "Repeat it."),
+        StoreError("The folder is full", "Empty it."),  # why there is no broker now
+        RefusedError("/live", 503, {}),  # and why there is none later
+        asyncio.CancelledError(),  # the user interrupted the agent
+        None,
+    ]
+
+    class Failing(Client):
+        async def call(self, operation, body, *, within=0.0):
+            keys.append(body["dedupe_key"])
+            if (fate := fates.pop(0)) is not None:
+                raise fate
+            return {"ok": True}
+
+    member = members.Member(client=Failing(dict), cwd="/")
+    while fates[0] is not None:
+        with pytest.raises(type(fates[0])):
+            await member.send("bob", "hi")
+    fates.append(None)
+    for _ in range(2):
+        await member.send("bob", "hi")
+    refused, *same, last = keys
+    assert len(same) == 5 and len(set(same)) == 1
+    assert len({refused, same[0], last}) == 3
