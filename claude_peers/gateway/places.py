@@ -53,7 +53,7 @@ class CrowdedError(ClaudePeersError):
     def __init__(self, count: int) -> None:
         super().__init__(
             f"{count} connections are open, and there is no place for one more that stays",
-            "Close some that nobody needs, or let the broker open more files (`ulimit -n` where "
+            "Close some that nobody needs, or let the broker open more files (`ulimit -Hn` where "
             "it is started). A poll that waits (`wait_s`) needs no such place.",
             retry_after=LATER,
         )

@@ -12,7 +12,7 @@ from claude_peers.gateway.connection import USUAL, Deadlines, HttpProtocol
 from claude_peers.gateway.framing import Head
 from claude_peers.gateway.live import LiveProtocol
 from claude_peers.gateway.places import CrowdedError, Places, share
-from claude_peers.host import sockets
+from claude_peers.host import open_files, sockets
 from claude_peers.transports.live import LiveConnections
 from claude_peers.wire import frames
 
@@ -70,7 +70,7 @@ class Server:
         self.attached: Callable[[], None] = lambda: None
         self._live = live
         self._uid = uid
-        self._places = places or share(sockets.most_open())
+        self._places = places or share(open_files.most())
         self._tells = False
         self._connections: dict[HttpProtocol, None] = {}
         self._upgraded: set[Upgraded] = set()

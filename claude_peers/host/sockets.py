@@ -24,7 +24,6 @@ _NETLINK_SOCK_DIAG = 4
 _SOCK_DIAG_BY_FAMILY = 20
 _NLM_F_REQUEST = 1
 _INET_DIAG_NOCOOKIE = b"\xff" * 8
-_WITHOUT_LIMIT = 1 << 20
 _REPLY = 88
 """Bytes of an answer: netlink header 16, inet_diag_msg 72."""
 
@@ -156,13 +155,3 @@ def _target(link: str) -> str:
         return os.readlink(link)
     except OSError:  # closed in the meantime
         return ""
-
-
-def most_open() -> int:
-    """Return how many files and sockets this process may have open at a time."""
-    try:
-        import resource
-    except ImportError:  # pragma: no cover - Windows
-        return _WITHOUT_LIMIT
-    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return _WITHOUT_LIMIT if soft == resource.RLIM_INFINITY else soft

@@ -22,7 +22,7 @@ from claude_peers.core.models import Process
 from claude_peers.gateway.app import App
 from claude_peers.gateway.mcp import Mcp
 from claude_peers.gateway.server import Server
-from claude_peers.host import files, leading, processes
+from claude_peers.host import files, leading, open_files, processes
 from claude_peers.node import parts
 from claude_peers.node.announcer import Announcer
 from claude_peers.node.doors import RemoteDoors, listen
@@ -143,6 +143,7 @@ class Office:
 
     async def _serve(self, store: SqliteStore) -> None:
         sys.setswitchinterval(SWITCH_INTERVAL)
+        open_files.allow_more()
         reach = parts.Reach()
         broker = Broker(
             store,

@@ -219,8 +219,8 @@ PROCESSES = SimpleNamespace(
     host_name=lambda: "here",
     boot_id=lambda: "boot",
 )
+OPEN_FILES = SimpleNamespace(most=lambda: 1024, allow_more=lambda: None)
 SOCKETS = SimpleNamespace(
-    most_open=lambda: 1024,
     owner=_owner,
     holds=lambda pid, inode: pid == inode,
     listener_uid=_listener_uid,
@@ -255,10 +255,19 @@ _REPLACED: tuple[tuple[Any, dict[str, Any]], ...] = (
     (filelock, {"FileLock": Lock}),
     (node, {"files": FILES, "processes": PROCESSES, "os": OS, "time": TIME}),
     (leader, {"FileLock": Lock, "Watchdog": Watchdog, "files": FILES, "listen": _listen, "os": OS}),
-    (leader, {"parts": PARTS, "processes": PROCESSES, "socket": SOCKET, "sys": SYS}),
+    (
+        leader,
+        {
+            "open_files": OPEN_FILES,
+            "parts": PARTS,
+            "processes": PROCESSES,
+            "socket": SOCKET,
+            "sys": SYS,
+        },
+    ),
     (port, {"files": FILES, "processes": PROCESSES, "sockets": SOCKETS}),
     (leading, {"files": FILES, "sockets": SOCKETS}),
-    (server, {"sockets": SOCKETS, "LiveProtocol": NumberedLiveProtocol}),
+    (server, {"open_files": OPEN_FILES, "sockets": SOCKETS, "LiveProtocol": NumberedLiveProtocol}),
     (caller, {"sockets": SOCKETS, "secrets": SECRETS}),
     (registration, {"secrets": SECRETS}),
     (link, {"os": OS}),
