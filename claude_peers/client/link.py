@@ -171,7 +171,7 @@ class LiveLink(asyncio.Protocol):
             # In our words: who has proved nothing yet has nothing to say to an agent.
             raise NoBrokerError(
                 f"What listens on {where} has no place for one more connection",
-                "End sessions that nobody needs, or let the broker open more files (`ulimit -n` "
+                "End sessions that nobody needs, or let the broker open more files (`ulimit -Hn` "
                 "where it is started).",
             )
         epoch = proof.proven_epoch(secret, nonce, headers.get(proof.PROOF_HEADER, ""))

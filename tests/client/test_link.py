@@ -142,7 +142,7 @@ async def test_a_broker_without_a_place_is_not_called_a_stranger_nor_quoted():
         with pytest.raises(NoBrokerError, match="no place for one more connection") as refused:
             await connect(listener.port, SECRET)
     assert not isinstance(refused.value, NotOursError)
-    assert "ulimit -n" in str(refused.value) and "canary" not in str(refused.value)
+    assert "ulimit -Hn" in str(refused.value) and "canary" not in str(refused.value)
 
 
 @pytest.mark.parametrize("told", [{"code": "not_leader"}, {"code": 7}, b"", b"{"])

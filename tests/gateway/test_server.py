@@ -104,7 +104,7 @@ def refused(wire):
         return False
     told = json.loads(wire.rest())
     assert (status, told["code"], headers["retry-after"]) == (503, "crowded", str(round(LATER)))
-    assert "ulimit -n" in told["remedy"] and "no place for one more" in told["error"]
+    assert "ulimit -Hn" in told["remedy"] and "no place for one more" in told["error"]
     return True
 
 
