@@ -155,7 +155,8 @@ class Context:
             await self.store.move(owner, ids, Event.RETURN, now=self.clock.wall(), via=why)
             self.transport.look_again(owner)
         except ClaudePeersError:
-            self.leases.begin(owner, list(ids), deadline=now)  # the next round tries again
+            # The next round tries again; until then a look shows them, as nobody else can.
+            self.leases.begin(owner, list(ids), deadline=now).streamed = True
             raise
 
 

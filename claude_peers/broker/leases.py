@@ -20,7 +20,7 @@ class Handout:
     Attributes:
         closed: it is settled or given up as a whole.
         once: those of them that are done once they were written.
-        streamed: a stream has it in hand (`broker.streams`).
+        streamed: a stream has it in hand (`broker.streams`), or had until it could not be returned.
     """
 
     owner: PeerId

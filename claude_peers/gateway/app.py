@@ -82,9 +82,10 @@ class App:
             FencedError: there is another broker to ask.
         """
         caller.present(head)
-        hook = hooks.is_hook(head)
+        hook, misplaced = hooks.is_hook(head), False
         if hook:
             known = hooks.admitted(self.broker, head, caller.token_hash) is not None
+            misplaced = not known and self.broker.hooks.knows(caller.token_hash)
         else:
             known = self.broker.roster.by_token(caller.token_hash) is not None
         facts = caller.facts_for(token_known=known, token_matters=head.path != "/register")
@@ -94,11 +95,12 @@ class App:
         if hook:  # not even a WebSocket: a hook's token is no peer's, and makes none
             methods = ("POST",)
         signed = hooks.is_signed(self.broker, head, caller.token_hash)
-        facts = replace(facts, methods=methods, any_type=hook, signed=signed)
+        facts = replace(facts, methods=methods, any_type=hook, signed=signed, misplaced=misplaced)
         needs_token = (hook and not signed) or head.path == MCP_PATH
         guard.check(head, replace(facts, needs_token=needs_token))
         if head.path == "/register" and not known:
             caller.token_hash = None
+        caller.unjudged = signed and not caller.machine
         self._check_open()
 
     async def answer(self, caller: Caller, head: Head, body: bytes) -> Response:

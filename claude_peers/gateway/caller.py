@@ -37,6 +37,8 @@ class HttpCaller:
         token_hash: of the token it shows, a peer's.
         proved: whether it has proved to know the secret, and so to be its machine's user.
         machine: see `core.models.Caller`.
+        unjudged: whether its request's body is awaited to judge a signature, which is all it shows.
+        holder: whose stream it is, if it is one (`gateway.places`).
         left: set once its connection has ended.
     """
 
@@ -47,6 +49,8 @@ class HttpCaller:
         self.token_hash: str | None = None
         self.proved = False
         self.machine = ""
+        self.unjudged = False
+        self.holder: str | None = None
         self.left = asyncio.Event()
 
     @property
@@ -126,8 +130,8 @@ class ConnectionCaller(HttpCaller):
 
     @property
     def stranger(self) -> bool:
-        """Whether it is another user."""
-        return self.facts.uid not in (None, self.facts.own_uid)
+        """Whether it is another user, or nobody knows yet: a tunnel runs as this user."""
+        return self.unjudged or self.facts.uid not in (None, self.facts.own_uid)
 
     def owns(self, process: Process) -> bool:
         """See `core.models.Caller`."""
@@ -140,6 +144,8 @@ class ConnectionCaller(HttpCaller):
 
     def received(self, body: bytes) -> None:
         """Take a request's body; what travels on this machine only needs no digest."""
+        del body
+        self.unjudged = False  # from here to the verdict nothing is waited for
 
 
 class RemoteCaller(HttpCaller):

@@ -22,6 +22,7 @@ class Deadlines:
     Attributes:
         head: for a request's head, and for the first request of a live connection.
         body: for its body.
+        unjudged: for a body that is signed by nobody knows whom yet.
         idle: for the pause before the next request.
         write: for the client to read an answer.
         linger: after a refusal, for the client to stop sending and read it.
@@ -30,6 +31,7 @@ class Deadlines:
 
     head: float = 10.0
     body: float = 30.0
+    unjudged: float = 5.0
     idle: float = 75.0
     write: float = 10.0
     linger: float = 2.0
@@ -57,6 +59,10 @@ class Listener(Protocol):
         """Count it no longer."""
         ...
 
+    def body_within(self, caller: Caller) -> float:
+        """Return the seconds for the body of an admitted request, or refuse by `CrowdedError`."""
+        ...
+
     def make_sure(self, caller: Caller, *, live: bool) -> None:
         """Refuse, by `CrowdedError`, a live connection or WebSocket that there is no place for."""
         ...
@@ -70,11 +76,7 @@ class Listener(Protocol):
         ...
 
     def events(self, caller: Caller, head: Head) -> Callable[[asyncio.Transport], None]:
-        """Return what goes on with a stream of events.
-
-        Raises:
-            ClaudePeersError: there is none to be had.
-        """
+        """Return what goes on with a stream of events, or refuse by a `ClaudePeersError`."""
         ...
 
 
@@ -101,8 +103,8 @@ class HttpProtocol(asyncio.Protocol):
 
     @property
     def idle(self) -> bool:
-        """Whether it has been answered and asks for nothing now."""
-        return not (self._begun or self._buffer or self._waiting)
+        """Whether it has been answered and asks for nothing now, or was refused."""
+        return not self._waiting and (self._refused or not (self._begun or self._buffer))
 
     # The socket
 
@@ -158,9 +160,7 @@ class HttpProtocol(asyncio.Protocol):
             self._refuse(error)
 
     def _advance(self) -> None:
-        if self._head is None:
-            self._head = self._take_head()
-        head = self._head
+        head = self._head = self._head or self._take_head()
         if head is None or self._goes_on(head):
             return
         if len(self._buffer) < head.content_length:
@@ -184,13 +184,13 @@ class HttpProtocol(asyncio.Protocol):
         raw = bytes(self._buffer[:end])
         head = framing.check(raw)
         self._server.app.admit(self.caller, head)
+        self._expect(self._server.body_within(self.caller))
         del self._buffer[:end]
         self._http.receive_data(raw)
         # HTTP/1.0 knows no interim answers (RFC 9110, 10.1.1).
         expected = head.headers.get("expect", "").lower()
         if expected == "100-continue" and head.version != "1.0" and not self._buffer:
             self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        self._expect(self._server.deadlines.body)
         return head
 
     async def _serve(self, head: Head, body: bytes) -> None:
@@ -250,9 +250,7 @@ class HttpProtocol(asyncio.Protocol):
     def _goes_on(self, head: Head) -> bool:
         """Hand the connection over if that is what the request asks for."""
         if head.path == frames.LIVE_PATH:
-            refusal = upgrades.live_refusal(head)
-            if refusal is not None:
-                raise refusal
+            upgrades.check_live(head)
             self._server.make_sure(self.caller, live=True)
             nonce = head.headers.get(proof.NONCE_HEADER, "")
             proofs = self._server.app.proofs(self.caller, nonce)

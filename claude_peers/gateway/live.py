@@ -47,7 +47,7 @@ class LiveProtocol(asyncio.Protocol):
         self.transport: asyncio.Transport
         self._app = app
         self._live = live
-        self._caller = caller
+        self.caller = caller
         self._changed = changed
         self._introduction: asyncio.TimerHandle
         self._stream: Stream | None = None  # none for a second server of a peer's agent
@@ -59,7 +59,7 @@ class LiveProtocol(asyncio.Protocol):
     @property
     def machine(self) -> str:
         """The machine that the session is on, "" for this one."""
-        return self._caller.machine
+        return self.caller.machine
 
     # The socket
 
@@ -84,11 +84,11 @@ class LiveProtocol(asyncio.Protocol):
         """Let the broker know."""
         del exc
         self._introduction.cancel()
-        self._app.broker.mail.arrivals.gone(self._caller)
+        self._app.broker.mail.arrivals.gone(self.caller)
         self._written(whole=False)
         if self.peer_id is not None and self._stream is None:
             self._live.part(self.peer_id, self)
-            self._app.broker.roster.release(self._caller.token_hash)
+            self._app.broker.roster.release(self.caller.token_hash)
         if self._stream is not None and self._live.detach(self._stream):
             self._app.broker.connection_ended(self._stream.peer_id)
         self._changed(self, False)  # noqa: FBT003 - attached or not
@@ -172,7 +172,7 @@ class LiveProtocol(asyncio.Protocol):
             self._take_frames()
 
     async def _answer(self, number: int, path: str, body: dict[str, Any]) -> None:
-        status, result, written = await self._app.call(self._caller, path, body)
+        status, result, written = await self._app.call(self.caller, path, body)
         joined = result if path == REGISTER and status == 200 else None  # noqa: PLR2004 - HTTP's OK
         if self.transport.is_closing():
             if written is not None:
@@ -185,7 +185,7 @@ class LiveProtocol(asyncio.Protocol):
             self._tell(written)
         if joined is not None and "secondary" in joined:
             self.peer_id = PeerId(joined["id"])
-            self._caller.token_hash = hash_token(joined["token"])
+            self.caller.token_hash = hash_token(joined["token"])
             self._live.accompany(self.peer_id, self)
             self._introduced(body)
         elif joined is not None:
@@ -205,7 +205,7 @@ class LiveProtocol(asyncio.Protocol):
 
     def _attach(self, peer_id: PeerId, token: str, *, after: int) -> None:
         self.peer_id = peer_id
-        self._caller.token_hash = hash_token(token)
+        self.caller.token_hash = hash_token(token)
         if self._stream is not None:
             self._live.detach(self._stream)
         if self._live.reaches(peer_id):
@@ -218,7 +218,7 @@ class LiveProtocol(asyncio.Protocol):
         pid = body.get("pid")
         self.pid = pid if isinstance(pid, int) else None
         # From here on it is an agent, and agents do not act for their user.
-        self._caller.proved = False
+        self.caller.proved = False
         self._introduction.cancel()
         if not self.transport.is_closing():
             self._changed(self, True)  # noqa: FBT003 - attached or not

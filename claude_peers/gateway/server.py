@@ -6,12 +6,13 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, Protocol
 
+from claude_peers.gateway import places as rules
 from claude_peers.gateway.app import App, Caller
 from claude_peers.gateway.caller import ConnectionCaller, RemoteCaller
 from claude_peers.gateway.connection import USUAL, Deadlines, HttpProtocol
 from claude_peers.gateway.framing import Head
 from claude_peers.gateway.live import LiveProtocol
-from claude_peers.gateway.places import CrowdedError, Places, share
+from claude_peers.gateway.places import Places, share
 from claude_peers.host import open_files, sockets
 from claude_peers.transports.live import LiveConnections
 from claude_peers.wire import frames
@@ -19,8 +20,6 @@ from claude_peers.wire import frames
 if TYPE_CHECKING:
     from ssl import SSLContext
 
-STRANGERS: Final = 32
-"""How many connections may be other users' or unknown machines', who have to be told why not."""
 KEEPALIVE: Final = (
     ("TCP_KEEPIDLE", 20),
     ("TCP_KEEPINTVL", 5),
@@ -33,10 +32,7 @@ KEEPALIVE: Final = (
 class Upgraded(Protocol):
     """A connection that is no request's any more."""
 
-    @property
-    def machine(self) -> str:
-        """The machine at the other end, "" for this one."""
-        ...
+    caller: Caller
 
     def hang_up(self) -> None:
         """Cut it off."""
@@ -123,7 +119,7 @@ class Server:
             if connection.caller.machine == machine:
                 connection.transport.abort()
         for session in list(self._upgraded):
-            if session.machine == machine:
+            if session.caller.machine == machine:
                 session.hang_up()
 
     def ping(self) -> None:
@@ -147,7 +143,8 @@ class Server:
 
     def enter(self, connection: HttpProtocol) -> bool:
         """Let a connection in, if need be in the place of one that is idle."""
-        if self.app.closing or (self._is_stranger(connection) and self._is_crowded()):
+        most = self._places.strangers
+        if self.app.closing or (connection.caller.stranger and self._strangers() >= most):
             return False
         if len(self._connections) >= self._places.requests:
             idle = next((each for each in self._connections if each.idle), None)
@@ -162,18 +159,36 @@ class Server:
         """Count a connection no longer."""
         self._connections.pop(connection, None)
 
+    def body_within(self, caller: Caller) -> float:
+        """Return the seconds for the body of a request whose head was admitted.
+
+        Raises:
+            CrowdedError: it may be a stranger's, and there are as many as may be without it.
+        """
+        if not caller.unjudged:
+            return self.deadlines.body
+        if (strangers := self._strangers()) > self._places.strangers:  # it is among them
+            caller.unjudged = False
+            raise rules.too_many_posts(strangers - 1)
+        return self.deadlines.unjudged
+
     def make_sure(self, caller: Caller, *, live: bool) -> None:
         """Make sure that there is a place for one more connection that stays.
 
         Raises:
             CrowdedError: there is none.
         """
-        places, streams = self._places, sum(not _is_session(each) for each in self._upgraded)
+        nobody = None if live or caller.machine else ""
+        self._make_sure(caller, live=live, holder=caller.token_hash or nobody)
+
+    def _make_sure(self, caller: Caller, *, live: bool, holder: str | None) -> None:
         together = len(self._connections) + len(self._upgraded)  # the one that asks is among them
-        if together > places.together:
-            raise CrowdedError(together)
-        if streams >= places.streams and (caller.machine or not live):
-            raise CrowdedError(streams)
+        if together > self._places.together:
+            raise rules.no_place(f"{together} connections")
+        caller.holder = holder
+        if not (live and _is_own(caller)):
+            streams = [each.caller for each in self._upgraded if not _is_session(each)]
+            rules.check(caller, streams, self._places)
 
     def upgraded(self, transport: asyncio.Transport, caller: Caller, rest: bytes) -> None:
         """Go on with a live connection."""
@@ -199,8 +214,8 @@ class Server:
         """
         from claude_peers.gateway.events import EventsProtocol, open_hand
 
-        self.make_sure(caller, live=False)
         hand = open_hand(self.app, caller, head)
+        self._make_sure(caller, live=False, holder=caller.token_hash or hand.owner)
 
         def begin(transport: asyncio.Transport) -> None:
             stream = EventsProtocol(
@@ -221,16 +236,17 @@ class Server:
             self.sessions.remove(session)
         self.attached()
 
-    def _is_stranger(self, connection: HttpProtocol) -> bool:
-        return connection.caller.stranger
-
-    def _is_crowded(self) -> bool:
-        return sum(map(self._is_stranger, self._connections)) >= STRANGERS
+    def _strangers(self) -> int:
+        return sum(each.caller.stranger for each in self._connections)
 
 
 def _is_session(connection: Upgraded) -> bool:
-    """Whether it is the live connection of a session on this machine."""
-    return isinstance(connection, LiveProtocol) and not connection.machine
+    """Whether it is the live connection of a session of this user's on this machine."""
+    return isinstance(connection, LiveProtocol) and _is_own(connection.caller)
+
+
+def _is_own(caller: Caller) -> bool:
+    return not (caller.machine or caller.stranger)
 
 
 def _watch(connected: socket.socket) -> None:

@@ -19,11 +19,15 @@ _NONCE: Final = 16
 Headers = list[tuple[str, str]]
 
 
-def live_refusal(head: Head) -> Refusal | None:
-    """Return why a request for the live connection is none, or None if it is one."""
+def check_live(head: Head) -> None:
+    """Let a request for the live connection pass.
+
+    Raises:
+        Refusal: it is none.
+    """
     if _upgrades(head, frames.PROTOCOL):
-        return None
-    return Refusal(
+        return
+    raise Refusal(
         426,
         "upgrade_required",
         fact="The live connection is an upgrade",

@@ -50,7 +50,7 @@ class WebSocketProtocol(asyncio.Protocol):
         ended: Callable[["WebSocketProtocol"], None],
     ) -> None:
         self.transport: asyncio.Transport
-        self.machine = caller.machine
+        self.caller = caller
         self._app = app
         self._talk = Conversation(app, live, caller, self)
         self._deadlines = deadlines
@@ -126,7 +126,8 @@ class WebSocketProtocol(asyncio.Protocol):
         self._write(TextMessage(data=data.decode()))
 
     def introduced(self) -> None:
-        """Let it be as silent as anybody else from now on."""
+        """Let it be as silent as anybody else from now on, and count for its peer."""
+        self.caller.holder = self.caller.holder or self.caller.token_hash
         self._timers.pop("introduction").cancel()
 
     def close(self, code: int, reason: str) -> None:

@@ -51,11 +51,6 @@ class LeasedStream:
         self._pumping = False
         self._unproved: list[int] = []
 
-    @property
-    def full(self) -> bool:
-        """Whether as much is in hand as may be, all of it written: what more there is waits."""
-        return self._more and not self._page and not self.hand.room
-
     def offer(self, _message: Message) -> None:
         """Take what is there, in its order."""
         self.look_again()

@@ -285,7 +285,24 @@ async def test_nobody_looks_into_or_settles_the_mail_of_another_process(rig):
 async def test_the_owners_of_messages_are_found(rig, bob):
     cid = (await rig.join()).peer.id
     one, two, three = [*await sent(rig, bob, 2), *await sent(rig, cid)]
-    assert await rig.broker.mail.owners((three, one, 99, two)) == {cid: (three,), bob: (one, two)}
+    found = await rig.broker.fates.owners(Caller(), (three, one, 99, two))
+    assert found == {cid: (three,), bob: (one, two)}
+
+
+async def test_what_a_stream_cannot_give_back_yet_is_shown_by_a_look(rig, bob):
+    numbers = await sent(rig, bob, 2)
+    hand = rig.broker.streams.open(Caller(), bob, via="test", ack_within=60.0)
+    await hand.take()
+    rig.store.broken.add("move")
+    hand.end()
+    await rig.settled()
+    assert await rig.states(*numbers) == ["leased"] * 2
+    assert [message.id for message in await rig.broker.mail.peek(Caller(), bob)] == numbers
+    rig.store.broken.clear()
+    await rig.broker.tidy()
+    await rig.settled()
+    assert await rig.states(*numbers) == ["queued"] * 2
+    assert [message.id for message in await rig.broker.mail.peek(Caller(), bob)] == numbers
 
 
 # The book of hand-outs itself

@@ -6,14 +6,15 @@ import socket
 import time
 from dataclasses import replace
 
+import h11
 import pytest
 from support import waiting
 from support.abroad import BOUND, abroad, ask
 from support.inproc import LiveWire
+from support.websocket import Agent
 
 from claude_peers.client.remote import RemoteLink
-from claude_peers.gateway.places import Places
-from claude_peers.gateway.server import STRANGERS
+from claude_peers.gateway.places import STRANGERS, Places
 from claude_peers.wire import frames, proof, signature
 
 PATHS = [("GET", path) for path in ("/", "/health", "/status", "/live", "/nothing")]
@@ -60,6 +61,22 @@ def test_a_session_on_another_machine_takes_no_place_of_this_ones():
         assert code(ask(link, "GET", "/live", **upgrade)) == (503, "crowded")
         with LiveWire(there.broker.port) as session:
             assert session.join()["id"]
+
+
+def test_websockets_of_a_machine_take_no_place_of_those_of_this_one():
+    half = Places(requests=9, streams=2, together=20)
+    headers = {"Connection": "Upgrade", "Upgrade": "websocket", "Sec_WebSocket_Version": "13"}
+    headers["Sec_WebSocket_Key"] = "dGhlIHNhbXBsZSBub25jZQ=="
+    with abroad(places=half) as there, contextlib.ExitStack() as open_:
+        links = [open_.enter_context(contextlib.closing(there.link())) for _ in range(2)]
+        signed = links[0].signed("GET", "/ws", b"")
+        lines = {name.replace("_", "-"): value for name, value in {**headers, **signed}.items()}
+        asked = h11.Request(method="GET", target="/ws", headers=[("host", "h"), *lines.items()])
+        links[0]._put(h11.Connection(h11.CLIENT).send(asked))
+        waiting.eventually(lambda: len(there.broker.server._upgraded) == 1, timeout=BOUND)
+        assert code(ask(links[1], "GET", "/ws", **headers)) == (503, "crowded")
+        with Agent(there.broker.port) as agent:
+            assert agent.join()
 
 
 def test_a_machine_that_has_joined_is_served_and_the_broker_proves_itself(there, link):

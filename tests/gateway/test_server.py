@@ -8,9 +8,9 @@ import pytest
 from support import http
 from support.inproc import BOUND, SECRET, LiveWire, Wire, head, post, running, upgrade
 from support.waiting import eventually
+from support.websocket import Agent
 
-from claude_peers.gateway import server as servers
-from claude_peers.gateway.places import LATER, SPARE, Places, share
+from claude_peers.gateway.places import EACH, LATER, SPARE, Places, share
 from claude_peers.wire import proof
 
 SHORT = 0.05
@@ -62,9 +62,8 @@ def test_a_newcomer_is_turned_away_when_everybody_is_busy():
 
 
 @pytest.mark.threat("T24")
-def test_other_users_cannot_take_all_the_places(monkeypatch):
-    monkeypatch.setattr(servers, "STRANGERS", 2)
-    with running(uid=4_000_000, places=places(requests=3)) as broker:
+def test_other_users_cannot_take_all_the_places():
+    with running(uid=4_000_000, places=places(requests=3, strangers=2)) as broker:
         wires = [Wire(broker.port) for _ in range(2)]
         eventually(lambda: len(broker.server._connections) == 2, timeout=BOUND)
         with Wire(broker.port) as third, pytest.raises((ConnectionResetError, EOFError)):
@@ -87,14 +86,16 @@ def stay(broker, kind):
         case "events":
             wire.send(head(broker.port, "GET", f"/events?id={wire.ask('/register')[1]['id']}"))
         case "websocket":
-            headers = {
-                "Upgrade": "websocket",
-                "Connection": "Upgrade",
-                "Sec_WebSocket_Version": "13",
-            }
-            key = {"Sec_WebSocket_Key": "dGhlIHNhbXBsZSBub25jZQ=="}
-            wire.send(head(broker.port, "GET", "/ws", **headers, **key))
+            wire.send(websocket(broker.port, wire.ask("/register")[1]["token"]))
     return wire
+
+
+def websocket(port, token=""):
+    """Return the request for a WebSocket."""
+    headers = {"Upgrade": "websocket", "Connection": "Upgrade", "Sec_WebSocket_Version": "13"}
+    headers |= {"Sec_WebSocket_Key": "dGhlIHNhbXBsZSBub25jZQ=="}
+    shown = {"Authorization": f"Bearer {token}"} if token else {}
+    return head(port, "GET", "/ws", **headers, **shown)
 
 
 def refused(wire):
@@ -128,6 +129,52 @@ def test_all_together_are_no_more_than_the_system_lets_be_open():
     with running(places=places(together=3)) as broker, contextlib.ExitStack() as open_:
         told = [refused(open_.enter_context(stay(broker, "live"))) for _ in range(4)]
         assert told == [False, False, False, True]
+
+
+@pytest.mark.threat("T24")
+def test_one_token_has_so_many_streams_and_others_have_places():
+    with running(places=places(streams=3 * EACH)) as broker, contextlib.ExitStack() as open_:
+        token = open_.enter_context(Wire(broker.port)).ask("/register")[1]["token"]
+        uid = broker.server._uid
+        told = []
+        for other in [True] * (EACH + 1) + [False]:
+            broker.do(setattr, broker.server, "_uid", uid + other)
+            wire = open_.enter_context(Wire(broker.port))
+            wire.send(websocket(broker.port, token))
+            told.append(refused(wire))
+        assert told == [False] * EACH + [True, True]
+        assert not refused(open_.enter_context(stay(broker, "events")))
+        assert not refused(open_.enter_context(stay(broker, "websocket")))
+
+
+@pytest.mark.threat("T24")
+def test_websockets_that_say_nothing_have_half_of_the_streams_until_they_introduce_themselves():
+    with running(places=places(streams=4)) as broker, contextlib.ExitStack() as open_:
+        agents = [open_.enter_context(Agent(broker.port)) for _ in range(2)]
+        wire = open_.enter_context(Wire(broker.port))
+        wire.send(websocket(broker.port))
+        assert refused(wire)
+        assert not refused(open_.enter_context(stay(broker, "websocket")))
+        for each in agents:
+            each.join()
+        last = open_.enter_context(Wire(broker.port))
+        last.send(websocket(broker.port))
+        assert not refused(last)
+
+
+@pytest.mark.threat("T24")
+def test_live_connections_of_another_user_are_streams_of_strangers():
+    with running(places=places(strangers=2)) as broker, contextlib.ExitStack() as open_:
+        tokens = [
+            open_.enter_context(Wire(broker.port)).ask("/register")[1]["token"] for _ in "abc"
+        ]
+        broker.do(setattr, broker.server, "_uid", broker.server._uid + 1)
+        told = []
+        for token in tokens:
+            wire = open_.enter_context(Wire(broker.port))
+            wire.send(upgrade(broker.port, Authorization=f"Bearer {token}"))
+            told.append(refused(wire))
+        assert told == [False, False, True]
 
 
 @pytest.mark.parametrize("files", [0, 40, 256, 1024, 20_000, 1 << 20])
