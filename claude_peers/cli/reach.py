@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Self
 
 from claude_peers import settings
-from claude_peers.client import joined
+from claude_peers.client import joined, others
 from claude_peers.client.errors import NOT_LEADER, RefusedError, checked
 from claude_peers.client.http import BrokerHttp
 from claude_peers.core.errors import NoBrokerError
@@ -110,14 +110,16 @@ class Broker:
             wait: seconds that the broker may take longer than usual.
 
         Raises:
-            RefusedError: the broker refused.
+            RefusedError: the broker refused, or is not asked: it would pass over what it does
+                not know.
         """
 
         def once() -> Any:
+            others.check(operation, body, self._http.health)
             told = self._http.post(
                 operation, body, authenticate=authenticate, token=token, wait=wait
             )
-            return checked(operation, *told)
+            return others.narrowed(operation, body, checked(operation, *told), self._http.health)
 
         return self._patiently(once)
 

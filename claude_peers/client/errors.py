@@ -33,16 +33,19 @@ class RefusedError(ClaudePeersError):
 
 
 class NotOfferedError(RefusedError):
-    """The broker is another implementation's and does not have what was asked for."""
+    """The broker is another implementation's and does not have what was asked for.
 
-    def __init__(self, operation: str, status: int, body: Any) -> None:
+    Args:
+        what: an operation, or what it lacks in a word.
+    """
+
+    def __init__(self, what: str) -> None:
         told = {
-            "error": f"The broker is another implementation's: it knows no {operation}",
+            "error": f"The broker is another implementation's: it knows no {what}",
             "remedy": "End it where it was started; then the next session of claude-peers leads.",
             "code": "not_offered",
         }
-        super().__init__(operation, status, told)
-        self.body = body
+        super().__init__(what, 404, told)
 
 
 def checked(operation: str, status: int, body: Any) -> Any:
@@ -53,7 +56,7 @@ def checked(operation: str, status: int, body: Any) -> Any:
         RefusedError: it is a refusal, by status or by `"ok": false`.
     """
     if (status, body) == _UNKNOWN:
-        raise NotOfferedError(operation, status, body)
+        raise NotOfferedError(operation)
     if status != 200 or (isinstance(body, dict) and body.get("ok") is False):  # noqa: PLR2004 - HTTP's OK
         raise RefusedError(operation, status, body)
     return body

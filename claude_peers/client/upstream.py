@@ -10,6 +10,8 @@ import contextlib
 from collections.abc import Callable
 from typing import Any
 
+from claude_peers.client import others
+from claude_peers.client.errors import NotOfferedError
 from claude_peers.client.http import BrokerHttp
 from claude_peers.client.link import Answered, Pushed, Settled
 from claude_peers.core.errors import NoBrokerError
@@ -26,6 +28,15 @@ _FIELDS = {
     "/register": ("pid", "cwd", "git_root", "tty", "summary"),
     "/send-message": ("from_id", "to_id", "text"),
 }
+_AGENTMESH = {
+    "/register": {
+        **{name: name for name in ("fleet_id", "device_id", "capabilities", "lwt")},
+        "agent_name": "name",
+        "agent_type": "client",
+    },
+    "/send-message": {"qos": "qos"},
+}
+"""What agentmesh knows besides: its field, and ours. Versions that do not know one pass over it."""
 _TAKEN = ("from_id", "to_id", "text", "sent_at", "topic")
 """What a message says; agentmesh's `expires_at` and `qos` are not what ours mean by them."""
 
@@ -49,6 +60,7 @@ class UpstreamLink:
         self.standby = False
         self.keeps = False
         self._http = http
+        self._health = http.health
         self._peer_id = ""
         self._requests: asyncio.Queue[tuple[int, str, dict[str, Any]] | None] = asyncio.Queue()
         self._closing = False
@@ -103,11 +115,31 @@ class UpstreamLink:
                 await self._poll(beat=False)
                 return 200, {"messages": []}
             return 200, {"ok": True}
-        known = {name: body.get(name) for name in _FIELDS.get(operation, body)}
-        status, answer = await asyncio.to_thread(self._http.post, operation, known)
-        if operation == "/register" and isinstance(answer, dict):
-            self._peer_id = str(answer.get("id", ""))
+        try:
+            others.check(operation, body, self._health)
+            known = self._known(operation, body)
+            status, answer = await asyncio.to_thread(self._http.post, operation, known)
+            answer = others.narrowed(operation, body, answer, self._health)
+        except NotOfferedError as error:
+            return error.status, error.body
+        if operation == "/register" and isinstance(answer, dict) and "id" in answer:
+            self._peer_id = str(answer["id"])
+            # No name comes back, and a token that means nothing to the next broker, which knows
+            # the session by its own name and token.
+            answer = {"id": self._peer_id, "name": body["name"]}
         return status, answer
+
+    def _known(self, operation: str, body: dict[str, Any]) -> dict[str, Any]:
+        """Return what of a request the broker knows, in its words."""
+        known = {name: body.get(name) for name in _FIELDS.get(operation, body)}
+        if others.speaks_agentmesh(self._health):
+            more = _AGENTMESH.get(operation, {})
+            known |= {
+                name: body[own] for name, own in more.items() if body.get(own) not in (None, "")
+            }
+        if operation == "/register" and "agent_type" in known:  # a name, without the version
+            known["agent_type"] = str(known["agent_type"]).partition(" ")[0]
+        return known
 
     async def _poll(self, *, beat: bool) -> None:
         if not self._peer_id:

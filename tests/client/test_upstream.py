@@ -127,8 +127,8 @@ def http(broker, *, uid=1000):
 class Session:
     """A client behind an upstream broker."""
 
-    def __init__(self, broker):
-        self.client = Client(lambda: dict(REGISTRATION))
+    def __init__(self, broker, registration=REGISTRATION):
+        self.client = Client(lambda: dict(registration))
         self.pushed = []
         self.client.pushed = lambda message, sender: self.pushed.append((message, sender))
         self._broker = broker
@@ -167,6 +167,72 @@ async def test_it_is_told_no_more_than_its_own_clients_tell(broker):
         name: REGISTRATION[name] for name in ("pid", "cwd", "git_root", "tty", "summary")
     }
     assert sent["/send-message"] == {"from_id": "upstream", "to_id": "otherone", "text": "hi"}
+
+
+SAID = ("/register", "/send-message")
+PROFILE = {
+    "client": "codex-mcp-client 0.171.0",
+    "fleet_id": "red",
+    "device_id": "edge",
+    "capabilities": ["review"],
+    "lwt": {"topic": "status", "message": "gone"},
+}
+
+
+@pytest.mark.parametrize("version", ["agentmesh/0.1.0", "agentmesh/0.4.0", None])
+async def test_agentmesh_is_told_what_it_knows_in_its_words(broker, monkeypatch, version):
+    monkeypatch.setitem(ANSWERS, "/health", (200, {"status": "ok", "version": version}))
+    message = {"from_id": "upstream", "to_id": "otherone", "text": "hi"}
+    async with Session(broker, REGISTRATION | PROFILE) as session:
+        await session.client.call("/send-message", message | {"qos": 0, "dedupe_key": "k"})
+        await session.client.call("/send-message", message | {"text": "as usual"})
+    registration, first, second = (body for path, body in broker.requests if path in SAID)
+    plain = {name: REGISTRATION[name] for name in ("pid", "cwd", "git_root", "tty", "summary")}
+    named = {"agent_name": "main", "agent_type": "codex-mcp-client"}
+    told = {name: PROFILE[name] for name in PROFILE if name != "client"}
+    assert registration == (plain | named | told if version else plain)
+    assert first == (message | {"qos": 0} if version else message)
+    assert second == message | {"text": "as usual"}
+
+
+async def test_a_session_that_says_nothing_of_itself_has_a_name_there(broker, monkeypatch):
+    monkeypatch.setitem(ANSWERS, "/health", (200, {"status": "ok", "version": "agentmesh/0.4.0"}))
+    async with Session(broker):
+        pass
+    told = dict(broker.requests)["/register"]
+    assert told["agent_name"] == "main"
+    assert sorted(told) == ["agent_name", "cwd", "git_root", "pid", "summary", "tty"]
+
+
+async def test_a_session_keeps_its_own_name_and_token_for_the_next_broker(broker, monkeypatch):
+    monkeypatch.setitem(ANSWERS, "/register", (200, {"id": "upstream", "token": "theirs"}))
+    connection = http(broker)
+    await asyncio.to_thread(connection.open)
+    link, came = UpstreamLink(connection), []
+    link.answered = lambda *given: came.append(given)
+    link.send(1, "/register", REGISTRATION)
+    await eventually(lambda: came)
+    link.close()
+    await link.ended()
+    assert came == [(1, 200, {"id": "upstream", "name": "main"})]
+
+
+async def test_a_type_of_agents_is_asked_for_as_it_was_told(broker, monkeypatch):
+    monkeypatch.setitem(ANSWERS, "/health", (200, {"status": "ok", "version": "agentmesh/0.4.0"}))
+    monkeypatch.setitem(ANSWERS, "/list-peers", (200, []))
+    async with Session(broker) as session:
+        await session.client.call("/list-peers", {"agent_type": "Gemini CLI"})
+    assert dict(broker.requests)["/list-peers"]["agent_type"] == "Gemini CLI"
+
+
+async def test_what_it_would_pass_over_is_refused(broker):
+    async with Session(broker) as session:
+        with pytest.raises(RefusedError, match="knows no scopes"):
+            await session.client.call("/broadcast", {"scope": "@machine", "text": "x"})
+        with pytest.raises(RefusedError, match="knows no fleets") as refused:
+            await session.client.call("/list-peers", {"fleet_id": "red"})
+    assert refused.value.code == "not_offered"
+    assert "/broadcast" not in broker.paths()
 
 
 async def test_what_it_knows_it_is_asked_and_its_refusals_come_through(broker):

@@ -6,11 +6,12 @@ from collections.abc import Iterator
 import pytest
 from support.machine import Machine
 from support.mcp import Session
-from support.recorded import AGENTMESH, UPSTREAM, Recorded
+from support.recorded import AGENTMESH, AGENTMESH_0_1, UPSTREAM, Recorded
 from support.waiting import eventually
 
 pytestmark = [pytest.mark.processes, pytest.mark.xdist_group("processes")]
 OTHERS = "another implementation"
+WAY_OUT = "the next session of claude-peers leads"
 
 
 @pytest.fixture(params=[UPSTREAM, AGENTMESH], ids=["0.0", "0.4"])
@@ -31,10 +32,10 @@ def agentmesh(machine: Machine) -> Iterator[Recorded]:
         serving.close()
 
 
-def joined(machine: Machine, broker: Recorded) -> tuple[Session, str]:
+def joined(machine: Machine, broker: Recorded, **variables: str) -> tuple[Session, str]:
     """Return a session of ours that the broker knows, and its id there."""
     before = set(broker.peers)
-    session = machine.session()
+    session = machine.session(**variables)
     session.list_prompts()
     new = eventually(lambda: set(broker.peers) - before, what="registration")
     return session, new.pop()
@@ -101,24 +102,98 @@ def test_what_it_does_not_have_is_refused_with_the_way_out(machine: Machine, bro
 
     for tool, given in (("subscribe", {}), ("broadcast", {"message": "x"})):
         told, bad = session.call(tool, topic="build", **given)
-        assert bad and OTHERS in told and "the next session of claude-peers leads" in told, told
+        assert bad and OTHERS in told and WAY_OUT in told, told
     ran = machine.run("broadcast", "build", "x")
     assert (ran.returncode, ran.stdout) == (1, "")
-    assert OTHERS in ran.stderr and "the next session of claude-peers leads" in ran.stderr
+    assert OTHERS in ran.stderr and WAY_OUT in ran.stderr
+
+
+@pytest.mark.parametrize(
+    "broker", [UPSTREAM, AGENTMESH_0_1, AGENTMESH], indirect=True, ids=["0.0", "0.1.1", "0.4"]
+)
+def test_a_broadcast_to_a_scope_is_refused_before_anything_is_sent(
+    machine: Machine, broker: Recorded
+):
+    broker.join("their agent")
+    session, _ = joined(machine, broker)
+
+    told, bad = session.call("broadcast", topic="@machine", message="x")
+    ran = machine.run("broadcast", "@machine", "x")
+
+    assert bad and "it knows no scopes" in told and WAY_OUT in told, told
+    assert (ran.returncode, ran.stdout) == (1, "")
+    assert "it knows no scopes" in ran.stderr and WAY_OUT in ran.stderr
+    assert [path for path, _ in broker.requests if path == "/broadcast"] == []
+
+
+@pytest.mark.parametrize("broker", [UPSTREAM], indirect=True, ids=["0.0"])
+def test_a_list_that_it_cannot_narrow_is_refused(machine: Machine, broker: Recorded):
+    other = broker.join("their agent")
+    session, _ = joined(machine, broker)
+
+    for words in (("--fleet", "nope"), ("--online",), ("--capability", "zzz"), ("--type", "x")):
+        ran = machine.run("agents", *words)
+        assert (ran.returncode, ran.stdout) == (1, ""), words
+        assert OTHERS in ran.stderr and WAY_OUT in ran.stderr
+    for given in ({"capabilities": ["zzz"]}, {"scope": "device", "device_id": "edge"}):
+        told, bad = session.call("list_peers", **given)
+        assert bad and OTHERS in told and WAY_OUT in told, told
+    assert other in machine.run("agents").stdout
+
+
+def test_a_list_is_narrowed_by_what_its_peers_tell(machine: Machine, agentmesh: Recorded):
+    agentmesh.join("their agent")
+    session, me = joined(machine, agentmesh, CLAUDE_PEERS_FLEET_ID="red")
+
+    assert "No peers registered" in machine.run("agents", "--fleet", "nope").stdout
+    red = machine.run("agents", "--fleet", "red").stdout
+    assert (me in red, "their agent" in red) == (True, False)
+    told, bad = session.call("list_peers", capabilities=["zzz"])
+    assert (told.startswith("No other peers"), bad) == (True, False)
+
+
+@pytest.mark.parametrize("broker", [AGENTMESH_0_1, AGENTMESH], indirect=True, ids=["0.1.1", "0.4"])
+def test_it_is_told_of_a_session_in_its_own_words(machine: Machine, broker: Recorded):
+    other = broker.join("their agent")
+    session, _ = joined(
+        machine,
+        broker,
+        CLAUDE_PEERS_NAME="ours",
+        CLAUDE_PEERS_FLEET_ID="red",
+        CLAUDE_PEERS_DEVICE_ID="edge",
+        CLAUDE_PEERS_CAPABILITIES="review,deploy",
+        CLAUDE_PEERS_LWT_TOPIC="status/ours",
+    )
+    session.call("send_message", to_id=other, message="at most once", qos=0)
+
+    told = dict(broker.requests)
+    registration, message = told["/register"], told["/send-message"]
+    assert registration.pop("lwt")["topic"] == "status/ours"
+    for name, value in {
+        "agent_name": "ours",
+        "agent_type": "test-client",
+        "fleet_id": "red",
+        "device_id": "edge",
+        "capabilities": ["review", "deploy"],
+    }.items():
+        assert registration.pop(name) == value
+    assert sorted(registration) == ["cwd", "git_root", "pid", "summary", "tty"]
+    assert sorted(message) == ["from_id", "qos", "text", "to_id"]
+    assert message["qos"] == 0
 
 
 def test_a_mailbox_of_the_shell_is_refused_with_the_way_out(machine: Machine, broker: Recorded):
     for words in (("subscribe", "--name", "me", "build"), ("inbox", "--name", "me")):
         ran = machine.run(*words)
         assert (ran.returncode, ran.stdout) == (6, "")
-        assert OTHERS in ran.stderr and "the next session of claude-peers leads" in ran.stderr
+        assert OTHERS in ran.stderr and WAY_OUT in ran.stderr
     assert broker.peers == {}
 
 
 def test_after_its_end_a_session_leads_with_what_it_held_and_what_was_stored(
     machine: Machine, broker: Recorded
 ):
-    session, me = joined(machine, broker)
+    session, me = joined(machine, broker, CLAUDE_PEERS_NAME="ours")
     broker.answer("/send-message", {"from_id": "cli", "to_id": me, "text": "held by ours"})
     session.wait_for_push("held by ours")
     other = _their_database(machine)
@@ -128,6 +203,7 @@ def test_after_its_end_a_session_leads_with_what_it_held_and_what_was_stored(
     assert machine.wait_for_broker(timeout=10) == session.pid
     assert session.call("check_messages")[0].count("held by ours") == 1
     assert session.call("list_peers")[1] is False
+    assert "Name: ours\n" in session.call("whoami")[0]
     assert "stored by theirs" in machine.run("inbox", "--of", other).stdout
 
 

@@ -12,6 +12,7 @@ from support import golden
 from support.upstream import STAMP, Upstream
 
 UPSTREAM, AGENTMESH = "http-upstream.jsonl", "http-agentmesh-0.4.jsonl"
+AGENTMESH_0_1 = "http-agentmesh-0.1.1.jsonl"
 _CASES = (
     *("health-empty", "register-A", "send-A-to-B-1", "poll-B-three-in-order", "broadcast-build"),
     *("heartbeat-body-array", "set-summary-body-array", "list-peers-body-array"),
@@ -20,6 +21,7 @@ _CASES = (
 """An answer of each kind; 0.0 has no topics."""
 _NOBODY = "send-message-body-array"
 _UNKNOWN = "post-unknown-object"
+_NO_TOPIC = "broadcast-no-topic"
 
 
 class Recorded(Upstream):
@@ -27,7 +29,7 @@ class Recorded(Upstream):
 
     Args:
         port: where to listen.
-        recording: `UPSTREAM` or `AGENTMESH`.
+        recording: `UPSTREAM`, `AGENTMESH` or `AGENTMESH_0_1`.
 
     Attributes:
         topics: the subscribers of each topic, where the implementation has topics.
@@ -50,6 +52,8 @@ class Recorded(Upstream):
         if path not in self._first or path == "/health":
             case = self.recorded[_UNKNOWN]
             return case["response"]["status"], self._told(_UNKNOWN)
+        if path == "/broadcast" and "topic" not in body:
+            return self.recorded[_NO_TOPIC]["response"]["status"], self._told(_NO_TOPIC)
         live, told = self._live(path, body), self._told(self._first[path])
         if isinstance(live, list):
             return 200, [_shaped(told[0], each) for each in live]
