@@ -34,7 +34,13 @@ class ProtocolError(Exception):
 
 
 class Sdk(Protocol):
-    """One generation of the SDK."""
+    """One generation of the SDK.
+
+    Attributes:
+        modern: the versions without a handshake that it speaks over HTTP.
+    """
+
+    modern: tuple[str, ...]
 
     def parse(self, line: bytes) -> Any:
         """Return a line as the SDK's message; raises ValueError if it is none."""
@@ -89,6 +95,7 @@ class _Second:
     """SDK 2: handlers give plain objects; its runner holds the handshake."""
 
     def __init__(self) -> None:
+        self.modern: tuple[str, ...] = import_module("mcp_types.version").MODERN_PROTOCOL_VERSIONS
         self._types = import_module("mcp.types")
         self._runner = import_module("mcp.server.runner")
         self._session_message = import_module("mcp.shared.message").SessionMessage
@@ -152,6 +159,7 @@ class _First:  # pragma: no cover - runs only where mcp 1 is installed
     }
 
     def __init__(self) -> None:
+        self.modern: tuple[str, ...] = ()
         self._types = import_module("mcp.types")
         self._session_message = import_module("mcp.shared.message").SessionMessage
         self._error = import_module("mcp.shared.exceptions").McpError

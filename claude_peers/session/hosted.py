@@ -18,7 +18,9 @@ from claude_peers.client.client import PATIENCE, Client, unanswered
 from claude_peers.client.errors import checked
 from claude_peers.core.errors import ClaudePeersError, SettingsError
 from claude_peers.core.models import Peer
-from claude_peers.session import generations
+from claude_peers.session import bodies, generations
+from claude_peers.session.bodies import BodyError
+from claude_peers.session.exchange import Exchange
 from claude_peers.session.generations import ProtocolError, Sdk
 from claude_peers.session.hooks import TOOL_USE
 from claude_peers.session.late import Key
@@ -27,12 +29,19 @@ from claude_peers.session.rpc import Handler, Reply, failure
 from claude_peers.tools import TOOLS
 from claude_peers.tools.member import CALL, Call, Member
 from claude_peers.tools.registry import Shown, Tool
+from claude_peers.wire.codec import dumps
 
 Told = tuple[int, str, bytes, Callable[[bool], None]]
 """Status, content type, body, and who wants to know whether that was written whole."""
 
+JSON: Final = "application/json"
 KEY: Final = "claude-peers/key"
 """Where in a call's `_meta` a client puts what tells a repeated call from a second message."""
+AGAIN: Final = (
+    f"The same call again sends a second message, unless both have the same `{KEY}` in their "
+    "`_meta`: look at `claude-peers log`, or ask the recipient, before you send it again."
+)
+"""What an agent is to do about a message that may have been stored: no session remembers it."""
 INSTRUCTIONS: Final = """\
 claude-peers connects you with other coding agents ("peers"), of any vendor.
 
@@ -105,18 +114,43 @@ class Endpoint:
 
     async def __call__(self, visit: Visit) -> Told:
         """Answer a request: status, content type, body and whom to tell once it is written."""
-        conversation, exchange = _Conversation(visit), _Exchange(visit)
+        conversation = _Conversation(visit)
+        try:
+            answered = await self._answered(visit, conversation)
+        except BaseException:
+            conversation.written(False)  # noqa: FBT003 - the callback's one argument
+            raise
+        return *answered, conversation.written
+
+    async def _answered(
+        self, visit: Visit, conversation: "_Conversation"
+    ) -> tuple[int, str, bytes]:
+        try:
+            messages = bodies.read(visit.headers, visit.body, self._sdk)
+        except BodyError as error:
+            return 400, JSON, dumps(error.answer)
+        if messages is None:
+            return await self._exchange(visit, conversation, visit.body)
+        answers = []
+        for each in messages:
+            if isinstance(each, BodyError):
+                answers.append(dumps(each.answer))
+            elif answer := (await self._exchange(visit, conversation, each))[2]:
+                answers.append(answer)
+        return (200, JSON, b"[%b]" % b",".join(answers)) if answers else (202, JSON, b"")
+
+    async def _exchange(
+        self, visit: Visit, conversation: "_Conversation", message: bytes
+    ) -> tuple[int, str, bytes]:
+        """Have the SDK answer one message."""
+        exchange = Exchange(visit.headers, message)
         server = self._sdk.server(
             conversation.methods, conversation.answer, instructions=INSTRUCTIONS
         )
         manager = self._manager(app=server, json_response=True, stateless=True)
-        try:
-            async with manager.run():
-                await manager.handle_request(exchange.scope, exchange.receive, exchange.send)
-        except BaseException:
-            conversation.written(False)  # noqa: FBT003 - the callback's one argument
-            raise
-        return exchange.status, exchange.content_type, bytes(exchange.body), conversation.written
+        async with manager.run():
+            await manager.handle_request(exchange.scope, exchange.receive, exchange.send)
+        return exchange.status, exchange.content_type, bytes(exchange.body)
 
 
 def load() -> Endpoint:
@@ -148,7 +182,7 @@ class _Client(Client):
             async with asyncio.timeout(within):
                 told = await self._visit.call(operation, body)
         except TimeoutError:
-            raise unanswered(body, within) from None
+            raise unanswered(body, within, again=AGAIN) from None
         return checked(operation, *told)
 
 
@@ -162,6 +196,8 @@ class _Member(Member):
             cwd=peer.cwd,
             git_root=peer.git_root,
             repo=peer.repo,
+            fleet_id=peer.profile.fleet_id or "",
+            device_id=peer.profile.device_id or "",
             route=peer.route,
         )
         self._visit = visit
@@ -227,40 +263,3 @@ def _key(meta: Mapping[str, Any]) -> str:
     """
     found = (meta.get(name) for name in (KEY, TOOL_USE))
     return next((each for each in found if isinstance(each, str) and each), "")
-
-
-class _Exchange:
-    """One request and its answer as an ASGI application takes and gives them."""
-
-    def __init__(self, visit: Visit) -> None:
-        self.status = 500
-        self.content_type = "application/json"
-        self.body = bytearray()
-        self.scope = {
-            "type": "http",
-            "asgi": {"version": "3.0"},
-            "http_version": "1.1",
-            "method": "POST",
-            "scheme": "http",
-            "path": "/mcp",
-            "query_string": b"",
-            "headers": [(n.encode(), v.encode("latin-1")) for n, v in visit.headers.items()],
-        }
-        self._request = visit.body
-        self._asked = False
-
-    async def receive(self) -> dict[str, Any]:
-        """Give the request's body, all at once; a caller that leaves is somebody else's matter."""
-        if self._asked:
-            await asyncio.get_running_loop().create_future()
-        self._asked = True
-        return {"type": "http.request", "body": self._request, "more_body": False}
-
-    async def send(self, event: Mapping[str, Any]) -> None:
-        """Take a part of the answer."""
-        if event["type"] == "http.response.start":
-            self.status = event["status"]
-            headers = dict(event.get("headers", ()))
-            self.content_type = headers.get(b"content-type", b"application/json").decode()
-        else:
-            self.body += event.get("body", b"")

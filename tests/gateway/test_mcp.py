@@ -424,7 +424,10 @@ def test_a_store_that_does_not_answer_leaves_open_what_became_of_a_message(
         "tools/call",
         {"name": "send_message", "arguments": {"to_id": bob.id, "message": "x"}},
     )
-    assert told["isError"] and "may have been stored or not" in told["content"][0]["text"]
+    text = told["content"][0]["text"]
+    assert told["isError"] and "may have been stored or not" in text
+    assert "The same call again sends a second message, unless both have the same" in text
+    assert "then it is one message" not in text  # which is so in a session only
     gate.open()
 
 
