@@ -22,6 +22,7 @@ from claude_peers.core.variables import (
     number,
     peer_name,
     text,
+    webhook_url,
     words,
 )
 
@@ -161,6 +162,15 @@ class Settings:
         "CLAUDE_PEERS_PEER_TTL_MS", 60_000, number(1000, 86_400_000),
         "milliseconds of silence after which a peer without a known process is away",
         "AGENTMESH_PEER_TTL_MS",
+    )  # fmt: skip
+    gateway_port: int = _setting(
+        "CLAUDE_PEERS_GATEWAY_PORT", 18790, number(1, 65535),
+        "the port of `claude-peers gateway` on 127.0.0.1", "OPENCLAW_GATEWAY_PORT",
+    )  # fmt: skip
+    gateway_webhook_url: str | None = _setting(
+        "CLAUDE_PEERS_GATEWAY_WEBHOOK_URL", None, webhook_url,
+        "where the mail of the gateway's agents that name no address is posted; "
+        "unset or its own `/incoming`: it waits to be fetched", "OPENCLAW_GATEWAY_WEBHOOK_URL",
     )  # fmt: skip
     discovery: bool = _setting(
         "CLAUDE_PEERS_DISCOVERY", NO, flag,

@@ -57,6 +57,12 @@ GOOD = [
     ("CLAUDE_PEERS_ACK_DEADLINE_MS", "ack_deadline_ms", {"1": 1, "60000": 60000}),
     ("CLAUDE_PEERS_MAX_DELIVERIES", "max_deliveries", {"1": 1, "1000": 1000}),
     ("CLAUDE_PEERS_PEER_TTL_MS", "peer_ttl_ms", {"1000": 1000}),
+    ("CLAUDE_PEERS_GATEWAY_PORT", "gateway_port", {"18791": 18791}),
+    (
+        "CLAUDE_PEERS_GATEWAY_WEBHOOK_URL",
+        "gateway_webhook_url",
+        {"http://127.0.0.1:8644/in?key=k": "http://127.0.0.1:8644/in?key=k"},
+    ),
     ("CLAUDE_PEERS_DISCOVERY", "discovery", {"0": False, "1": True}),
     (
         "CLAUDE_PEERS_DISCOVERY_ADDRESS",
@@ -81,6 +87,8 @@ ALSO = {
         )
     },
     "CLAUDE_PEERS_RATE_LIMIT_RPM": ("AGENTMESH_RATE_LIMIT_RPM",),
+    "CLAUDE_PEERS_GATEWAY_PORT": ("OPENCLAW_GATEWAY_PORT",),
+    "CLAUDE_PEERS_GATEWAY_WEBHOOK_URL": ("OPENCLAW_GATEWAY_WEBHOOK_URL",),
     "CLAUDE_PEERS_MAX_DELIVERIES": ("AGENTMESH_MAX_RETRIES",),
 }  # fmt: skip
 SAME = {"AGENTMESH_MAX_RETRIES": "0"}
@@ -118,6 +126,10 @@ BAD = {
     "CLAUDE_PEERS_ACK_DEADLINE_MS": ("Use a whole number from 1 to 86400000", ["0", "86400001"]),
     "CLAUDE_PEERS_MAX_DELIVERIES": ("Use a whole number from 1 to 1000", ["0", "1001", "-1", "x"]),
     "CLAUDE_PEERS_PEER_TTL_MS": ("Use a whole number from 1000 to 86400000", ["0", "999", "x"]),
+    "CLAUDE_PEERS_GATEWAY_PORT": ("Use a whole number from 1 to 65535", ["x", "0", "65536"]),
+    "CLAUDE_PEERS_GATEWAY_WEBHOOK_URL": (
+        "use http://127.0.0.1:PORT/PATH", ["x", "ftp://a/", "http://a:x/", "http://u:p@a/"],
+    ),
     "CLAUDE_PEERS_DISCOVERY": ("Use 1 for yes or 0 for no", ["no", "2"]),
     "CLAUDE_PEERS_DISCOVERY_ADDRESS": (
         "Use an IPv4 address",

@@ -3,7 +3,8 @@
 Each message is leased for its post, alone, so that every post is counted as a hand-out: who did
 not take it in `Store.deliveries` posts has a dead letter, as everybody. Success is the evidence
 that it was taken. The next broker goes on where this one ended: what was leased is queued again,
-and is posted under the same id, marked as redelivered.
+and is posted under the same id, marked as redelivered. What its sender wants at most once is posted
+once: a post that failed, or that nobody knows about any more, makes a dead letter of it.
 """
 
 import secrets
@@ -13,10 +14,11 @@ from dataclasses import dataclass, replace
 from claude_peers.broker.context import Context
 from claude_peers.broker.ports import Claim
 from claude_peers.broker.registration import Registration
-from claude_peers.core.delivery import Event
-from claude_peers.core.errors import NotPossibleError
+from claude_peers.core.delivery import Event, posted_once
+from claude_peers.core.errors import ClaudePeersError, NotPossibleError
 from claude_peers.core.limits import NAME
 from claude_peers.core.models import Caller, Message, Peer, PeerId, Presence
+from claude_peers.core.profile import AT_MOST_ONCE
 from claude_peers.core.text import one_line
 from claude_peers.core.webhooks import (
     TOKEN,
@@ -194,17 +196,38 @@ class Webhooks:
         peer = context.roster.get(peer_id)
         if webhook is None or peer is None or peer.presence is not Presence.PRESENT:
             return None
-        claim = Claim(limit=1, via=ROUTE)
-        found = await context.store.hand_out(peer_id, claim, now=context.clock.wall())
-        if not found:
+        message = await self._take(peer_id)
+        if message is None:
             return None
-        (message,) = found
         # Without a deadline of its own: a post has one, and its lease ends with it.
         context.leases.begin(peer_id, [message.id], deadline=float("inf"))
         secret = context.options.fleet_secret
         signature = agentmesh.sign(secret, message) if secret else None
         sender, deliveries = context.roster.get(message.from_id), context.store.deliveries
         return Errand(webhook, message, sender, signature, deliveries)
+
+    async def _take(self, peer_id: PeerId) -> Message | None:
+        """Lease the oldest message to be posted; one that had its only post is dead instead."""
+        store, now = self._context.store, self._context.clock.wall
+        while found := await store.hand_out(peer_id, Claim(limit=1, via=ROUTE), now=now()):
+            (message,) = found
+            try:
+                if not await self._had_its_post(message):
+                    return message
+                why = posted_once("what came of it is not known")
+                await store.move(peer_id, [message.id], Event.GIVE_UP, now=now(), via=why)
+            except ClaudePeersError:
+                self._context.give_back(peer_id, (message.id,), "it was not posted")
+                raise
+        return None
+
+    async def _had_its_post(self, message: Message) -> bool:
+        """Whether an earlier broker has posted what may be posted once."""
+        if message.qos != AT_MOST_ONCE or not message.deliveries:
+            return False
+        (story,) = await self._context.store.stories([message.id])
+        posts = [each for each in story.steps if (each.event, each.via) == (Event.LEASE, ROUTE)]
+        return len(posts) > 1  # this one is noted already
 
     async def came_of(self, errand: Errand, outcome: Outcome, told: str) -> None:
         """Settle a post; `told` says what came back, for the message's story and the roster.
@@ -213,8 +236,7 @@ class Webhooks:
             StoreError: the message is still leased, until the next broker or a second call.
         """
         context, peer_id = self._context, errand.webhook.peer_id
-        event = Event.SEE if outcome is Outcome.DELIVERED else Event.RETURN
-        via = f"{ROUTE}: {one_line(told, NAME)}"
+        event, via = _end(errand.message, outcome, one_line(told, NAME))
         ids = (errand.message.id,)
         await context.store.move(peer_id, ids, event, now=context.clock.wall(), via=via)
         context.leases.acknowledge(peer_id, ids)
@@ -239,6 +261,15 @@ class Webhooks:
         peer = self._context.roster.get(peer_id)
         if peer is not None and peer.route != one_line(route, NAME):
             self._context.roster.note(replace(peer, route=one_line(route, NAME)))
+
+
+def _end(message: Message, outcome: Outcome, told: str) -> tuple[Event, str]:
+    """Return what a post means for its message, and what its story says of it."""
+    if outcome is Outcome.DELIVERED:
+        return Event.SEE, f"{ROUTE}: {told}"
+    if message.qos == AT_MOST_ONCE:
+        return Event.GIVE_UP, posted_once(told)
+    return Event.RETURN, f"{ROUTE}: {told}"
 
 
 def _url(request: TransportRequest) -> str:

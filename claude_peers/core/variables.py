@@ -115,6 +115,20 @@ def hosts(name: str, value: str) -> tuple[str, ...]:
     return hosts
 
 
+def webhook_url(name: str, value: str) -> str:
+    """Return an address to which mail can be posted."""
+    from claude_peers.core.webhooks import (  # not loaded where nobody sets this
+        WebhookRefusedError,
+        read_target,
+    )
+
+    try:
+        read_target(value)
+    except WebhookRefusedError as error:
+        raise SettingsError(name, value, f"{error.fact}; use http://127.0.0.1:PORT/PATH.") from None
+    return value
+
+
 def broker_url(name: str, value: str) -> str:
     """Return a broker's URL in its one spelling."""
     from urllib.parse import urlsplit  # not loaded where nobody sets this

@@ -4,9 +4,9 @@ An event's id is its message's. What was sent is in hand until it is acknowledge
 `/ack-messages`, or by coming back with the id of the last event that arrived, which answers for
 all that were sent before. The rest is there again once the connection has ended.
 
-A reader that takes no more, because it does not read or because it has in hand what one may have,
-keeps that from everybody else. So it is sent away after a while in which nothing changed; what it
-has read it can tell by coming back.
+A reader that does not read is sent away after a while: what was written for it waits in this
+process. One that reads and does not acknowledge keeps what it has in hand, as that is bounded, and
+gets no more.
 """
 
 import asyncio
@@ -16,13 +16,13 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 from urllib.parse import parse_qs
 
+from claude_peers.broker.operations import agentmesh
 from claude_peers.broker.streams import Hand
 from claude_peers.core.errors import BadRequestError, PeerNotFoundError
 from claude_peers.core.models import Message, Presence
 from claude_peers.gateway import errors
 from claude_peers.transports.leased import LeasedStream, attach
 from claude_peers.wire.codec import dumps
-from claude_peers.wire.records import kept_view
 
 if TYPE_CHECKING:
     from claude_peers.gateway.app import App, Caller
@@ -35,12 +35,12 @@ ROUTE: Final = "events"
 KEEP_ALIVE: Final = 15.0
 """Seconds between two comments, by which both sides notice that the other one has gone."""
 PATIENCE: Final = 4
-"""Times in a row at which a reader has taken no more and acknowledged nothing since the last."""
+"""Times in a row at which a reader had left something unread, and read nothing since the last."""
 TYPE: Final = "text/event-stream;charset=utf-8"
 _HELLO: Final = b": your mail, as it comes\nretry: 1000\n\n"
 _GOODBYE: Final = (
-    b": too much is in hand, and nothing was read or acknowledged for a while: come back with the "
-    b"id of the last event that you are done with, as Last-Event-ID; the rest comes again\n\n"
+    b": nothing was read for a minute: come back with the id of the last event that you are done "
+    b"with, as Last-Event-ID; the rest comes again\n\n"
 )
 
 
@@ -91,15 +91,14 @@ class EventsProtocol(asyncio.Protocol):
         ended: Callable[["EventsProtocol"], None],
     ) -> None:
         self.transport: asyncio.Transport
-        self.machine = caller.machine
+        self.caller = caller
         self._app = app
         self._live = live
-        self._caller = caller
         self._hand = hand
         self._ended = ended
         self._clogged = False
         self._last = 0
-        self._progress = (0, 0, 0)
+        self._progress = (0, 0)
         self._stuck = 0
         self._stream: LeasedStream
         self._timer: asyncio.TimerHandle
@@ -145,8 +144,10 @@ class EventsProtocol(asyncio.Protocol):
     def write_message(self, message: Message) -> None:
         """See `transports.leased.MessageSink`."""
         self._last = message.id
-        sender = self._app.broker.roster.get(message.from_id)
-        told = dumps(kept_view(message, sender)).decode()
+        broker = self._app.broker
+        rows = agentmesh.speaks(broker, self.caller, self._hand.owner)
+        (view,) = agentmesh.message_views(broker, (message,), kept=True, rows=rows)
+        told = dumps(view).decode()
         self.transport.write(f"id: {message.id}\nevent: message\ndata: {told}\n\n".encode())
 
     @property
@@ -163,15 +164,15 @@ class EventsProtocol(asyncio.Protocol):
         self.transport.close()
 
     async def _come_back(self) -> None:
-        await self._app.broker.peers.heartbeat(self._caller, self._hand.owner)
+        await self._app.broker.peers.heartbeat(self.caller, self._hand.owner)
 
     def _wait(self) -> None:
         self._timer = asyncio.get_running_loop().call_later(KEEP_ALIVE, self._keep_alive)
 
     def _keep_alive(self) -> None:
-        before, self._progress = self._progress, self._taken()
-        stuck = self._clogged or self._stream.full
-        self._stuck = self._stuck + 1 if stuck and before == self._progress else 0
+        before = self._progress
+        self._progress = (self._last, self.transport.get_write_buffer_size())
+        self._stuck = self._stuck + 1 if self._clogged and before == self._progress else 0
         if self._stuck >= PATIENCE:
             self._send_away()
             return
@@ -179,18 +180,14 @@ class EventsProtocol(asyncio.Protocol):
             self.transport.write(b": \n\n")
         self._wait()
 
-    def _taken(self) -> tuple[int, int, int]:
-        """Return what changes when the reader reads or acknowledges something."""
-        return self.transport.get_write_buffer_size(), self._hand.count, self._last
-
     def _send_away(self) -> None:
         log.warning(
             "the stream of events of %s is ended: its reader has %d messages in hand, and has "
-            "neither read nor acknowledged any for a while",
+            "read nothing for a minute",
             self._hand.owner,
             self._hand.count,
         )
         self.transport.write(_GOODBYE)
         self.transport.close()
-        # One that does not read gets no goodbye either.
+        # It has this long to read on, else it gets no goodbye either.
         self._timer = asyncio.get_running_loop().call_later(KEEP_ALIVE, self.transport.abort)

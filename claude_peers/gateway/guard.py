@@ -49,6 +49,7 @@ class Facts:
         remote: whether it came through TLS, from a machine whose signature has been seen to.
         token_ok: whether the token the request carries is a peer's; None if it carries none, or
             none that matters.
+        misplaced: whether the token is a hook's, which does not open the path's topic.
         methods: what the path takes; all we know if there is no such path.
         needs_token: whether the path is for peers that show their token. No page has one, so
             there a request may name our own address as its origin, as MCP clients do.
@@ -63,6 +64,7 @@ class Facts:
     port: int
     remote: bool = False
     token_ok: bool | None = None
+    misplaced: bool = False
     methods: tuple[str, ...] = METHODS
     needs_token: bool = False
     any_type: bool = False
@@ -128,6 +130,19 @@ def _source(_head: Head, facts: Facts) -> None:
 
 
 def _token(_head: Head, facts: Facts) -> None:
+    if facts.misplaced:
+        raise Refusal(
+            401,
+            "invalid_token",
+            fact="The token does not open this topic",
+            remedy=(
+                "Post to a topic that it was made for, or use a token for this one: "
+                "`claude-peers hook-token TOPIC` prints a new one."
+            ),
+            headers=(
+                ("WWW-Authenticate", 'Bearer realm="claude-peers", error="insufficient_scope"'),
+            ),
+        )
     if facts.needs_token and not facts.token_ok:
         told = "no" if facts.token_ok is None else "an unknown"
         reason = "" if facts.token_ok is None else ', error="invalid_token"'

@@ -302,6 +302,70 @@ async def test_the_next_broker_posts_what_was_on_its_way_again_and_says_so(rig):
     assert await later.states(receipt.message.id) == ["seen"]
 
 
+# At most once
+
+
+async def dead(rig, number: int) -> str:
+    (found,) = await rig.store.dead_letters(limit=9)
+    assert found.id == number
+    return found.reason
+
+
+@pytest.mark.parametrize("outcome", [Outcome.RETRY, Outcome.REFUSED, Outcome.GONE])
+async def test_what_may_arrive_once_is_posted_once_and_dead_if_that_failed(rig, outcome):
+    joined = await hooked(rig)
+    number = (await rig.send(joined["id"], qos=0)).message.id
+    assert await post(rig, joined["id"], outcome, "HTTP 503") == number
+    assert await rig.broker.webhooks.next(PeerId(joined["id"])) is None
+    assert await rig.unread(joined["id"]) == []
+    assert await dead(rig, number) == "posted once, as its quality is 0: HTTP 503"
+
+
+async def test_what_may_arrive_once_is_seen_once_it_was_taken(rig):
+    joined = await hooked(rig)
+    number = (await rig.send(joined["id"], qos=0)).message.id
+    await post(rig, joined["id"], Outcome.DELIVERED, "HTTP 200")
+    assert await rig.states(number) == ["seen"]
+
+
+async def test_the_next_broker_does_not_post_again_what_may_arrive_once(rig):
+    joined = await hooked(rig)
+    number = (await rig.send(joined["id"], qos=0)).message.id
+    later = (await rig.send(joined["id"])).message.id
+    await rig.broker.webhooks.next(PeerId(joined["id"]))
+    successor = await make_broker(rig.store)
+    errand = await successor.broker.webhooks.next(PeerId(joined["id"]))
+    assert errand.message.id == later
+    assert "not known" in await dead(successor, number)
+
+
+async def test_what_came_back_unread_is_posted_although_it_may_arrive_once(rig):
+    joined = await hooked(rig)
+    number = (await rig.send(joined["id"], qos=0)).message.id
+    assert await rig.poll(joined["id"], as_peer(joined), whole=False) == [number]
+    assert await post(rig, joined["id"], Outcome.DELIVERED) == number
+
+
+async def test_a_message_about_which_the_database_fails_is_given_back(rig):
+    joined = await hooked(rig)
+    number = (await rig.send(joined["id"], qos=0)).message.id
+    await rig.broker.webhooks.next(PeerId(joined["id"]))
+    successor = await make_broker(rig.store)
+    stories = rig.store.stories
+
+    async def fails(_ids):
+        rig.store.stories = stories
+        raise StoreError("broken", "Look at the disk.")
+
+    rig.store.stories = fails
+    with pytest.raises(StoreError):
+        await successor.broker.webhooks.next(PeerId(joined["id"]))
+    await successor.settled()
+    assert await successor.states(number) == ["queued"]
+    assert await successor.broker.webhooks.next(PeerId(joined["id"])) is None
+    assert "not known" in await dead(successor, number)
+
+
 async def test_a_process_decides_whether_its_peer_is_there_and_else_the_webhook(rig):
     joined = await hooked(rig)
     assert rig.broker.webhooks.reaches(PeerId(joined["id"]))

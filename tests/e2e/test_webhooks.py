@@ -3,7 +3,12 @@
 import hashlib
 import hmac
 import json
+import os
+import re
+import shlex
 import signal
+import subprocess
+from pathlib import Path
 
 import pytest
 import standardwebhooks
@@ -155,6 +160,48 @@ def test_a_program_publishes_by_a_post_and_only_with_its_token(machine):
     assert "signed" not in machine.cli("hook-token", "--list").stdout
     assert machine.cli("hook-token", "--revoke", "ci").returncode == 0
     assert post("/hook/build/done", mine).status == 401
+
+
+def test_the_steps_for_github_on_the_page_deliver_its_ping(machine):
+    page = (Path(__file__).parents[2] / "docs" / "webhooks.md").read_text()
+    steps = page.partition("### GitHub")[2].partition("\n## ")[0]
+    commands = [shlex.split(each) for each in re.findall(r"`claude-peers ([^`]+)`", steps)]
+    assert [each[0] for each in commands] == ["hook-token", "subscribe", "listen"]
+    make, subscribe, listen = commands
+    (path,) = re.findall(r"`https://TUNNEL(/[^`]+)`", steps)
+    machine.serve()
+    secret = machine.cli(*make).stdout.strip()
+    assert machine.cli(*subscribe).returncode == 0
+    body = b'{"zen":"Keep it logically awesome."}'
+    mac = hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()
+    signed = {
+        "X-Hub-Signature-256": f"sha256={mac}", "X-GitHub-Delivery": "1", "X-GitHub-Event": "ping",
+        "X-Forwarded-For": "192.0.2.7",
+    }  # fmt: skip
+    told = http.post(machine.port, path, body, JSON | signed)
+    assert (told.status, told.json()["messages"]) == (202, 1)
+    shown = machine.cli(*listen, "--count", "1", "--timeout", "30")
+    assert "Keep it logically awesome" in shown.stdout
+
+
+@pytest.mark.parametrize(
+    ("pattern", "topic"),
+    [
+        ("build/+", "build/example"), ("github/#", "github/example"), ("#", "example"),
+        ("a b", "a b"), ("x;y", "x;y"), ("é/$HOME/'", "é/$HOME/'"),
+    ],
+)  # fmt: skip
+def test_the_command_that_comes_with_a_token_publishes(machine, pattern, topic):
+    machine.serve()
+    _, ann = ask(machine, "/register", {"name": "ann"})
+    ask(machine, "/subscribe", {"id": ann["id"], "topic": "#"})
+    made = machine.cli("hook-token", pattern, "--name", "ci")
+    (command,) = [line for line in made.stderr.splitlines() if "curl" in line]
+    shell = ["sh", "-c", command.replace("curl", "curl -sf", 1)]
+    environ = os.environ | {"TOKEN": made.stdout.strip()}
+    subprocess.run(shell, env=environ, check=True, timeout=30, stdout=subprocess.DEVNULL)
+    _, mail = ask(machine, "/peek-messages", {"id": ann["id"]})
+    assert [(each["topic"], each["text"]) for each in mail["messages"]] == [(topic, "done")]
 
 
 def test_a_sender_that_signs_publishes_also_under_the_next_broker(machine):

@@ -107,6 +107,20 @@ def test_a_message_is_one_event_with_its_id_and_what_waited_comes_first(broker, 
     assert states(broker, *waited) != ["seen", "seen"]
 
 
+@pytest.mark.parametrize("more", [{}, {"agent_name": "mesh", "agent_type": "custom"}])
+def test_an_event_shows_a_message_as_peeking_does(more):
+    with running(fleet_secret=b"s3") as broker, Wire(broker.port) as http:
+        me = http.ask("/register", {"name": "reader", **more})[1]
+        http.ask("/send-message", {"from_id": "cli", "to_id": me["id"], "text": "a", "qos": 0})
+        send(http, me["id"], "b")
+        _, peeked = http.ask("/peek-messages", {"id": me["id"]})
+        assert all(each["signature"] for each in peeked["messages"])
+        assert all(("max_retries" in each) == bool(more) for each in peeked["messages"])
+        with Events(broker.port, f"?id={me['id']}") as reader:
+            reader.open()
+            assert [reader.event()[1], reader.event()[1]] == peeked["messages"]
+
+
 def test_a_token_is_enough_to_say_whose_mail_it_is(broker, http, me):
     with Events(broker.port, Authorization=f"Bearer {me['token']}") as reader:
         reader.open()
@@ -359,50 +373,43 @@ def test_who_does_not_read_is_sent_away_and_comes_back_to_everything(
     assert set(states(broker, *ids)) == {"seen"}
 
 
+def test_who_reads_on_in_time_is_told_why_it_was_sent_away(broker, http, me):
+    with Events(broker.port, f"?id={me['id']}", receive=4096) as reader:
+        reader.open()
+        (stream,) = broker.server._upgraded
+        ids = send(http, me["id"], *(f"{number} {BIG}" for number in range(3 * PAGE)))
+        eventually(lambda: stream.clogged, timeout=BOUND)
+        eventually(lambda: broker.do(stream._keep_alive) or stream.transport.is_closing())
+        got = reader.all()
+        assert got == ids[: len(got)]
+        assert "come back with the id of the last event" in reader.comments[-1]
+
+
 @pytest.mark.parametrize(
     ("bound", "value", "count"),
     [("IN_HAND", 10, 10), ("IN_HAND_TEXT", 1, PAGE)],
     ids=["so many", "so much text"],
 )
-def test_who_acknowledges_nothing_has_so_much_in_hand_and_goes_on_by_coming_back(
-    broker, http, me, monkeypatch, bound, value, count
+@pytest.mark.parametrize("more", [0, 1], ids=["nothing waits", "more waits"])
+def test_who_reads_and_acknowledges_nothing_keeps_its_hand_and_goes_on_with_an_acknowledgement(
+    broker, http, me, monkeypatch, bound, value, count, more
 ):
     monkeypatch.setattr(streams, bound, value)
-    monkeypatch.setattr(events, "KEEP_ALIVE", 0.02)
-    ids = send(http, me["id"], *(f"m{number}" for number in range(2 * count + 1)))
-    got = []
-    for expected in (count, count):
-        last = {"Last_Event_ID": str(got[-1])} if got else {}
-        with Events(broker.port, f"?id={me['id']}", **last) as reader:
-            reader.open()
-            found = reader.all()
-            assert len(found) == expected
-            got += found
-            assert "come back with the id of the last event" in reader.comments[-1]
-        given_back(broker)
-    with Events(broker.port, f"?id={me['id']}&last_id={got[-1]}") as reader:
-        reader.open()
-        got += reader.ids(1)
-    assert got == ids
-
-
-def test_who_acknowledges_now_and_then_is_not_sent_away(broker, http, me, monkeypatch):
-    monkeypatch.setattr(streams, "IN_HAND", 2)
-    ids = send(http, me["id"], *(f"m{number}" for number in range(6)))
+    ids = send(http, me["id"], *(f"m{number}" for number in range(count + more)))
     with Events(broker.port, f"?id={me['id']}") as reader:
         reader.open()
         (stream,) = broker.server._upgraded
-        got = reader.ids(2)
-        while len(got) < len(ids):
-            for _ in range(events.PATIENCE):
-                broker.do(stream._keep_alive)
-            http.ask("/ack-messages", {"id": me["id"], "message_ids": [got[-2]]})
-            got += reader.ids(1)
-        http.ask("/ack-messages", {"id": me["id"], "message_ids": got})
-        for _ in range(2 * events.PATIENCE):  # nothing is in hand, however long nothing comes
+        assert reader.ids(count) == ids[:count]
+        broker.do(stream._stream.look_again)
+        for _ in range(3 * events.PATIENCE):
             broker.do(stream._keep_alive)
+        assert states(broker, *ids) == ["leased"] * count + ["queued"] * more
+        http.ask("/ack-messages", {"id": me["id"], "message_ids": ids[:count]})
+        assert reader.ids(more) == ids[count:]
+        http.ask("/ack-messages", {"id": me["id"], "message_ids": ids[count:]})
         assert send(http, me["id"], "later") == reader.ids(1)
-    assert got == ids
+    given_back(broker)
+    assert {broker.run(broker.store.message(number)).deliveries for number in ids} == {1}
 
 
 def test_what_the_reader_says_after_its_request_means_nothing(broker, http, me):

@@ -8,6 +8,7 @@ import threading
 import pytest
 from support import http
 from support.clients import LINUX, NOBODY, ROOT, Client
+from support.machine import free_port
 from support.receivers import Receiver
 from support.waiting import eventually
 
@@ -21,12 +22,14 @@ JSON = {"Content-Type": "application/json"}
 class Gateway:
     """The command on a scratch machine."""
 
-    def __init__(self, machine) -> None:
+    def __init__(self, machine, port="0", **environ) -> None:
         self.machine = machine
-        self.start()
+        self.start(port, **environ)
 
-    def start(self) -> None:
-        self.process = self.machine.start("gateway", "--port", "0", "--json")
+    def start(self, port="0", **environ) -> None:
+        """Start it on a port; None lets it choose."""
+        given = ("--port", port) if port else ()
+        self.process = self.machine.start("gateway", *given, "--json", **environ)
         log = self.machine.root / f"process{len(self.machine.processes) - 1}.log"
         told = eventually(lambda: log.read_text().strip(), what="a port")
         self.port = json.loads(told.splitlines()[-1])["port"]
@@ -70,11 +73,36 @@ def test_bug_b4_22_what_is_sent_or_comes_in_arrives_in_either_shape(gateway):
     message = {"to_id": bob["agent_id"], "text": "nested"}
     nested = {"type": "agentmesh.message", "message": message}
     assert gateway.post("/incoming", nested, bob["token"])[0] == 200
-    assert gateway.post("/incoming", {**message, "text": "flat"}, bob["token"])[0] == 200
+    flat = {**message, "text": "flat", "from_id": "zed", "topic": "in/x", "qos": 0}
+    assert gateway.post("/incoming", flat, bob["token"])[0] == 200
     assert texts(gateway, bob) == ["hi", "nested", "flat"]
     eventually(lambda: texts(gateway, bob) == [], what="cleared")
     assert gateway.post("/incoming", nested, ann["token"])[0] == 401
     assert gateway.post("/incoming", nested)[0] == 401
+
+
+@pytest.mark.threat("T14")
+def test_what_comes_in_is_from_whom_it_says_and_not_verified(gateway):
+    (ann, _), (bob, _) = gateway.join("ann"), gateway.join("bob")
+    message = {"to_id": bob["agent_id"], "from_id": "zed", "topic": "in/x", "text": "t", "qos": 2}
+    told = {"type": "agentmesh.message", "message": message}
+    assert gateway.post("/incoming", told, bob["token"])[0] == 200
+    unnamed = {"to_id": bob["agent_id"], "text": "t"}
+    assert gateway.post("/incoming", unnamed, bob["token"])[0] == 200
+    (got, other) = gateway.get(f"/messages/{bob['agent_id']}", bob["token"])[1]["messages"]
+    assert {name: got[name] for name in ("from_id", "topic", "verified", "qos")} == {
+        "from_id": "zed", "topic": "in/x", "verified": False, "qos": 2,
+    }  # fmt: skip
+    assert (other["from_id"], other["topic"], other["verified"]) == ("incoming", None, False)
+    wrong = {"message": message | {"topic": "in/+"}}
+    refused = gateway.post("/incoming", wrong, bob["token"])[1]
+    assert (refused["ok"], refused["code"]) == (False, "not_possible")
+    forged = {"message": message | {"from_id": ann["agent_id"]}}
+    refused = gateway.post("/incoming", forged, bob["token"])[1]
+    assert (refused["ok"], texts(gateway, bob)) == (False, [])
+    gateway.post("/incoming", {**unnamed, "from_id": bob["agent_id"]}, bob["token"])
+    told = gateway.get(f"/messages/{bob['agent_id']}", bob["token"])[1]["messages"]
+    assert not any(each["verified"] for each in told)
 
 
 @pytest.mark.bug("B4-23")
@@ -96,10 +124,10 @@ def test_bug_b4_23_mail_needs_its_token_and_survives_gateway_and_broker(gateway)
 
 def test_topics_agents_and_goodbyes_want_the_token_too(gateway):
     (ann, _), (bob, _) = gateway.join("ann", capabilities=["x"]), gateway.join("bob")
-    assert gateway.post("/subscribe", {**bob, "topic": "t"})[0] == 200
+    assert gateway.post("/subscribe", {**bob, "topic": "t"}) == (200, {"ok": True, "topic": "t"})
     sent = gateway.post("/broadcast", {**ann, "topic": "t", "text": "all"})[1]
     assert sent["delivered_to"] == [bob["agent_id"]]
-    assert gateway.post("/unsubscribe", {**bob, "topic": "t"})[0] == 200
+    assert gateway.post("/unsubscribe", {**bob, "topic": "t"}) == (200, {"ok": True, "topic": "t"})
     listed = gateway.get("/agents", ann["token"])[1]["agents"]
     assert {each["name"] for each in listed} == {"ann", "bob"}
     assert gateway.get("/agents")[0] == 401
@@ -108,7 +136,10 @@ def test_topics_agents_and_goodbyes_want_the_token_too(gateway):
         assert gateway.post(path, body)[0] == 401
         assert gateway.post(path, {**body, "token": "0" * 64})[0] == 401
     assert gateway.post("/unregister", bob)[0] == 200
-    assert gateway.get("/health")[1]["agents"] == 1
+    status, health = gateway.get("/health")
+    assert (status, health["status"], health["agents"]) == (200, "ok", 1)
+    assert health["gateway"].startswith("claude-peers/")
+    assert (health["broker"]["status"], health["broker"]["peers"]) == ("ok", 1)
 
 
 def test_what_is_missing_or_unknown_is_said(gateway):
@@ -121,6 +152,60 @@ def test_what_is_missing_or_unknown_is_said(gateway):
     assert http.post(gateway.port, "/register", {}, {**JSON, "Origin": "https://e"}).status == 403
     assert http.get(gateway.port, "/health", {"Host": "evil.example"}).status == 421
     assert gateway.machine.run("gateway", "--port", str(gateway.port)).returncode == 2
+
+
+def test_the_askers_own_mistakes_have_the_brokers_status(gateway):
+    ann, _ = gateway.join("ann")
+    for path, body, status in (
+        ("/subscribe", {**ann, "topic": "#/t"}, 409),
+        ("/register", {"agent_name": "x", "capabilities": "c"}, 400),
+        ("/register", {"agent_name": "x", "webhook_url": "http://10.0.0.1/"}, 403),
+        ("/send", {**ann, "to_id": "nobody00", "text": "t"}, 200),
+        ("/broadcast", {**ann, "topic": "t/+", "text": "t"}, 409),
+    ):
+        told = gateway.post(path, body)
+        assert (told[0], told[1]["ok"]) == (status, False), path
+        assert told[1]["remedy"]
+
+
+def test_without_a_broker_it_is_degraded_and_cannot_ask(gateway):
+    ann, _ = gateway.join("ann")
+    broker = gateway.machine.processes[0]
+    broker.kill()
+    broker.wait(10)
+    status, health = gateway.get("/health")
+    assert (status, health["status"], health["broker"]) == (503, "degraded", "unreachable")
+    assert health["gateway"].startswith("claude-peers/")
+    status, told = gateway.post("/send", {**ann, "to_id": "x", "text": "t"})
+    assert (status, told["ok"]) == (502, False)
+
+
+def test_the_originals_variables_say_port_fleet_device_and_webhook(machine):
+    machine.serve()
+    port = free_port()
+    with Receiver() as receiver:
+        gateway = Gateway(
+            machine, None, OPENCLAW_GATEWAY_PORT=str(port), AGENTMESH_FLEET_ID="gold",
+            OPENCLAW_GATEWAY_WEBHOOK_URL=receiver.url, AGENTMESH_DEVICE_ID="edge",
+        )  # fmt: skip
+        assert gateway.port == port
+        ann, joined = gateway.join("ann")
+        assert joined["webhook_secret"]
+        bob, _ = gateway.join("bob", fleet_id="silver", device_id="rim")
+        listed = gateway.get("/agents", ann["token"])[1]["agents"]
+        assert {each["name"]: (each["fleet_id"], each["device_id"]) for each in listed} == {
+            "ann": ("gold", "edge"), "bob": ("silver", "rim"),
+        }  # fmt: skip
+        assert gateway.post("/send", {**bob, "to_id": ann["agent_id"], "text": "hi"})[0] == 200
+        (got,) = receiver.wait(1)
+        assert got.json["message"]["text"] == "hi"
+    gateway.end()
+    own = f"http://localhost:{port}/incoming"
+    gateway.start(str(port), CLAUDE_PEERS_GATEWAY_WEBHOOK_URL=own)
+    cid, joined = gateway.join("cid")
+    assert "webhook_secret" not in joined
+    gateway.post("/send", {**cid, "to_id": cid["agent_id"], "text": "waits"})
+    assert texts(gateway, cid) == ["waits"]
 
 
 @LINUX

@@ -1,16 +1,21 @@
 """`POST /hook/TOPIC` from a sender that signs, as GitHub does, and perhaps through a tunnel."""
 
+import contextlib
 import hashlib
 import hmac
 import json
 
 import pytest
 from support import http
-from support.inproc import Wire, running
+from support.inproc import BOUND, Wire, head, running
+from support.waiting import eventually
 
+from claude_peers.gateway.connection import Deadlines
+from claude_peers.gateway.places import LATER, Places
 from claude_peers.wire.hook_signature import sign
 
 BODY = json.dumps({"ref": "refs/heads/main", "after": "0" * 40}).encode()
+JSON = "application/json"
 TUNNEL = {
     "X-Forwarded-For": "192.0.2.7", "X-Forwarded-Proto": "https", "Cf-Ray": "1",
     "Cdn-Loop": "cloudflare",
@@ -116,6 +121,16 @@ def test_a_token_that_is_shown_is_the_one_that_counts(here):
     assert right.status == 202
 
 
+@pytest.mark.threat("T14")
+def test_a_token_on_a_topic_that_it_does_not_open_is_told_so_and_no_topic(here):
+    told = here.post(path="/hook/build/done", Authorization=f"Bearer {here.token}")
+    assert (told.status, told.json()["code"]) == (401, "invalid_token")
+    assert told.json()["error"] == "The token does not open this topic"
+    assert told.headers["www-authenticate"].endswith('error="insufficient_scope"')
+    assert "github" not in told.text
+    assert here.mail() == []
+
+
 def test_a_hook_that_is_revoked_as_the_body_comes_takes_it_no_more(here):
     """The head was let in, and what it showed no longer counts."""
     port = here.broker.port
@@ -131,3 +146,52 @@ def test_a_hook_that_is_revoked_as_the_body_comes_takes_it_no_more(here):
         wire.send(b"hi")
         assert wire.socket.recv(4096).startswith(b"HTTP/1.1 401 ")
     assert here.mail() == []
+
+
+# Whoever guesses, and takes its time
+
+
+def begin(port, *, signature="sha256=00", **more):
+    """Send the head of a signed post through a tunnel, and nothing of its body."""
+    wire = Wire(port)
+    given = {"Content_Type": "application/json", "Content_Length": str(len(BODY)), **TUNNEL}
+    given |= {"X_Hub_Signature_256": signature, **more}
+    wire.send(head(port, "POST", "/hook/github/push", **given))
+    return wire
+
+
+def awaited(broker, count):
+    eventually(lambda: sum(each.caller.unjudged for each in broker.server._connections) == count)
+
+
+@pytest.mark.threat("T24")
+def test_posts_whose_signature_is_not_judged_yet_are_strangers_who_are_so_many():
+    places = Places(requests=4, streams=4, together=20, strangers=2)
+    with running(places=places) as broker, contextlib.ExitStack() as open_:
+        here = Scene(broker)
+        slow = [open_.enter_context(begin(broker.port)) for _ in range(2)]
+        awaited(broker, 2)
+        for _ in range(2 * places.requests):  # each is refused at once, and lingers
+            status, headers, body = open_.enter_context(begin(broker.port)).answer()
+            assert (status, json.loads(body)["code"]) == (503, "crowded")
+            assert headers["retry-after"] == str(round(LATER))
+        assert http.get(broker.port, "/health", timeout=BOUND).status == 200
+        slow[0].send(BODY)
+        assert slow[0].answer()[0] == 401  # what was judged is no stranger, though it stays open
+        assert here.post(**TUNNEL).status == 202
+        again = open_.enter_context(begin(broker.port))
+        again.send(BODY)
+        assert again.answer()[0] == 401
+
+
+@pytest.mark.threat("T24")
+def test_the_body_of_a_signed_post_has_to_come_soon():
+    with running(deadlines=Deadlines(unjudged=0.05)) as broker, Wire(broker.port) as usual:
+        here = Scene(broker)
+        request = head(broker.port, "POST", "/list-peers", Content_Length="2", Content_Type=JSON)
+        usual.send(request)
+        with begin(broker.port) as slow, pytest.raises((EOFError, ConnectionResetError)):
+            slow.answer()
+        usual.send(b"{}")
+        assert usual.answer()[0] == 200
+        assert here.post(**TUNNEL).status == 202

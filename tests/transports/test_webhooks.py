@@ -124,6 +124,17 @@ async def test_a_failure_is_tried_again_under_the_same_id_before_what_follows():
             assert receiver.got[4].json["message"]["redelivered"] == 4
 
 
+async def test_what_may_arrive_once_is_posted_once_and_what_follows_goes_on():
+    with Receiver(lambda got: 503 if got.json["message"]["qos"] == 0 else 200) as receiver:
+        async with scene() as here:
+            peer_id = await here.peer(receiver.url)
+            first = (await here.rig.send(peer_id, "once", qos=0)).message.id
+            second = await here.send(peer_id)
+            await here.state(second, "seen")
+            assert [got.json["message"]["id"] for got in receiver.got] == [first, second]
+            assert await here.rig.states(first) == ["dead"]
+
+
 @pytest.mark.threat("T18")
 async def test_a_redirect_is_not_followed():
     with Receiver() as second:

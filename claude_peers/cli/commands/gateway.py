@@ -3,7 +3,9 @@
 For agents that were made for that gateway: POST /register, /send, /broadcast, /subscribe,
 /unsubscribe, /unregister, /incoming, and GET /messages/ID, /agents, /health. Each route but
 /register and /health wants the token that /register returned. The port is not the one of the
-original, 18789, which is OpenClaw's own. See docs/webhooks.md.
+original, 18789, which is OpenClaw's own. An agent that names no fleet, device or webhook gets those
+of CLAUDE_PEERS_FLEET_ID, CLAUDE_PEERS_DEVICE_ID and CLAUDE_PEERS_GATEWAY_WEBHOOK_URL. See
+docs/webhooks.md.
 
 exit codes: 0 ended by a signal, 2 usage or the port is taken, 6 no broker
 """
@@ -12,31 +14,35 @@ import argparse
 import signal
 import sys
 import threading
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from claude_peers.cli import output
 from claude_peers.cli.reach import Broker
 
-PORT = 18790
+if TYPE_CHECKING:
+    from claude_peers.gateway.openclaw import OpenClaw
+    from claude_peers.settings import Settings
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Take the port."""
-    parser.add_argument("--port", type=int, default=PORT, help=f"default {PORT}; 0 is any")
+    told = "default 18790, or CLAUDE_PEERS_GATEWAY_PORT; 0 is any"
+    parser.add_argument("--port", type=int, default=None, help=told)
 
 
 def run(options: argparse.Namespace) -> int:
     """Serve until a signal."""
     from claude_peers.gateway.blocking import LocalServer
-    from claude_peers.gateway.openclaw import OpenClaw
 
-    with Broker():
-        pass  # tells at once if there is none
+    with Broker() as broker:  # tells at once if there is none
+        settings = broker.settings
+    wanted = settings.gateway_port if options.port is None else options.port
     try:
-        server = LocalServer(options.port, OpenClaw(_ask).answer)
+        server = LocalServer(wanted, _gateway(settings, wanted).answer)
     except (OSError, OverflowError) as error:
         raise output.UsageError(
-            f"Port {options.port} cannot be used ({error})", "Choose another with --port."
+            f"Port {wanted} cannot be used ({error})",
+            "Choose another with --port or CLAUDE_PEERS_GATEWAY_PORT.",
         ) from None
     signal.signal(signal.SIGTERM, _end)
     with server:
@@ -48,6 +54,18 @@ def run(options: argparse.Namespace) -> int:
         sys.stderr.flush()
         _serve(server)
     return output.OK
+
+
+def _gateway(settings: "Settings", port: int) -> "OpenClaw":
+    from claude_peers.gateway.openclaw import Defaults, OpenClaw, leads_to
+
+    url = settings.gateway_webhook_url
+    defaults = Defaults(
+        fleet_id=settings.fleet_id,
+        device_id=settings.device_id,
+        webhook_url=None if url is None or leads_to(url, port) else url,
+    )
+    return OpenClaw(_ask, _look, defaults)
 
 
 def _serve(server: Any) -> None:
@@ -62,6 +80,12 @@ def _serve(server: Any) -> None:
 
 def _end(_number: int, _frame: object) -> NoReturn:
     raise KeyboardInterrupt
+
+
+def _look() -> dict[str, Any]:
+    """Ask the broker how it is."""
+    with Broker() as broker:
+        return broker.status()
 
 
 def _ask(path: str, body: dict[str, Any], token: str | None) -> Any:

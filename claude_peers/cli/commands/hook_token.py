@@ -10,10 +10,12 @@ exit codes: 0 done, 1 refused, 2 usage, 6 no broker
 """
 
 import argparse
+import shlex
+from urllib.parse import quote
 
 from claude_peers.cli import output
 from claude_peers.cli.reach import Broker
-from claude_peers.core import identity
+from claude_peers.core import identity, topics
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -46,14 +48,15 @@ def _make(broker: Broker, options: argparse.Namespace) -> int:
     name = options.name or identity.as_name(options.topic.replace("/", "-"))
     body = {"name": name, "topic": options.topic, "signed": options.signed}
     answer = broker.ask("/admin/hook-token", body, authenticate=True)
-    url = f"{broker.url}/hook/{options.topic}"
+    url = f"{broker.url}/hook/{quote(topics.example(options.topic))}"
     if options.json:
         output.tell(answer | {"url": url})
         return output.OK
     output.say(answer["token"])
     output.note(f"Publishes as hook:{answer['name']}. With the token in $TOKEN:")
     output.note(
-        f'  curl -H "Authorization: Bearer $TOKEN" -H "Content-Type: text/plain" -d done {url}'
+        '  curl -H "Authorization: Bearer $TOKEN" -H "Content-Type: text/plain" -d done '
+        f"{shlex.quote(url)}"
     )
     if options.signed:
         output.note("Or give it, as its secret, to a sender that signs: see docs/webhooks.md.")
