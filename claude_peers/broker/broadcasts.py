@@ -101,21 +101,28 @@ class Broadcasts:
         ours = (request.scope or "").startswith("@")
         if ours and len(reached) > max(UNCONFIRMED, request.confirm):
             return Published(copies=[], refused=[], unconfirmed=reached)
-        if await self._admit(self._drafts(request, author, reached), author.source):
+        waited = await self._admit(self._drafts(request, author, reached), author.source)
+        keep, key, kept_before = self._kept(request, author), _key_of_value(request), False
+        if keep is not None and key is not None:
+            waited, now = True, self._context.clock.wall()
+            kept_before = await self._context.store.kept(keep, key, now=now)
+        if waited:
             reached = self._reached(request, author)  # somebody may have come meanwhile
+        if kept_before:
+            keep = None  # a newer value may have come since
         refused: Refused = []
         peers = [peer for peer in reached if self._may_turn(author, peer, refused)]
-        drafts, keep = self._drafts(request, author, peers), self._kept(request, author)
+        drafts = self._drafts(request, author, peers)
         copies, duplicate = [], True
-        for peer, result in zip(peers, await self._topics.publish(drafts, keep=keep), strict=True):
+        results = await self._topics.publish(drafts, keep=keep, key=key)
+        for peer, result in zip(peers, results, strict=True):
             if isinstance(result, Receipt):
                 copies.append((peer, result.message))
                 duplicate = duplicate and result.duplicate
             else:
                 refused.append((peer, result))
-        return Published(
-            copies=copies, refused=refused, unconfirmed=[], duplicate=duplicate and bool(copies)
-        )
+        duplicate = duplicate and (kept_before or bool(copies))
+        return Published(copies=copies, refused=refused, unconfirmed=[], duplicate=duplicate)
 
     async def publish_will(self, peer: Peer, will: Will) -> None:
         """Publish what a peer that is lost left behind, as from itself.
@@ -128,7 +135,7 @@ class Broadcasts:
             RateLimitedError: it has to wait.
         """
         request = BroadcastRequest(
-            text=will.text, from_id=peer.id, topic=will.topic, retain=will.retain
+            text=will.text, from_id=peer.id, topic=will.topic, retain=will.retain, qos=will.qos
         )
         try:
             self._topics.last_values.check(request)
@@ -138,7 +145,6 @@ class Broadcasts:
         verified = peer.trust is not Trust.OPEN
         author = _Author(from_id=peer.id, verified=verified, source=peer.id, place=Place())
         drafts = self._drafts(request, author, self._reached(request, author))
-        drafts = [replace(each, qos=will.qos) for each in drafts]
         self._mail.rates.spend(
             f"wills of {peer.machine or self._context.here.host}",
             now=self._context.clock.monotonic(),
@@ -235,7 +241,13 @@ class Broadcasts:
             sent_at=self._context.at(),
             verified=author.verified,
             expires_at=lives and self._context.clock.wall() + lives,
+            qos=granted(request.qos),
         )
+
+
+def _key_of_value(request: BroadcastRequest) -> str | None:
+    """Return under what key a last value is known: there may be nobody who has a copy."""
+    return request.dedupe_key and f"{request.dedupe_key} kept in {request.topic}"
 
 
 def _label(request: BroadcastRequest) -> str:

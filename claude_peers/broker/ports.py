@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from claude_peers.broker.topic_store import TopicStore
 from claude_peers.broker.webhook_store import WebhookStore
 from claude_peers.core.delivery import Event
 from claude_peers.core.errors import MailboxFullError
@@ -53,7 +54,7 @@ class Claim:
     via: str = "poll"
 
 
-class Store(WebhookStore, Protocol):
+class Store(TopicStore, WebhookStore, Protocol):
     """Durable state: peers, messages, other machines and who leads.
 
     Every method is one transaction: it has happened, durably, when it returns, or not at all
@@ -90,39 +91,6 @@ class Store(WebhookStore, Protocol):
 
     async def save_machine(self, machine: Machine) -> None:
         """Insert or replace a machine."""
-        ...
-
-    async def subscriptions(self) -> list[tuple[PeerId, str]]:
-        """Return every peer's patterns, each peer's in the order in which it subscribed."""
-        ...
-
-    async def retained(self) -> list[Retained]:
-        """Return the last values that are kept, by topic."""
-        ...
-
-    async def subscribe(
-        self,
-        subscription: tuple[PeerId, str],
-        drafts: Sequence[Draft],
-        limits: Limits,
-        *,
-        now: float,
-    ) -> list[Receipt | MailboxFullError]:
-        """Note a peer's pattern, and accept what it is given for it, as `publish` does."""
-        ...
-
-    async def unsubscribe(self, subscription: tuple[PeerId, str]) -> None:
-        """Forget a peer's pattern; those of a peer that is forgotten go with it."""
-        ...
-
-    async def publish(
-        self, drafts: Sequence[Draft], limits: Limits, *, now: float, keep: Retained | None = None
-    ) -> list[Receipt | MailboxFullError]:
-        """Accept each draft as `accept` does; return for each a receipt, or why it was refused.
-
-        A full mailbox refuses its own draft only; any other refusal refuses all. `keep` becomes
-        its topic's last value, and with an empty text is the end of that.
-        """
         ...
 
     async def wills(self) -> list[Will]:
@@ -181,7 +149,8 @@ class Store(WebhookStore, Protocol):
     ) -> list[int]:
         """Apply `event` to those of `owner`'s messages for which it is legal; return their ids.
 
-        Each gets a step of its story. What would be pushed after `deliveries` hand-outs is dead.
+        Each gets a step of its story; of what dies, `via` is the reason as well. What would be
+        pushed after `deliveries` hand-outs is dead.
         """
         ...
 

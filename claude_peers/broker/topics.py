@@ -123,9 +123,17 @@ class Topics:
         return [peer for peer in known if peer and peer.presence is not Presence.DEPARTED]
 
     async def publish(
-        self, drafts: Sequence[Draft], *, keep: Retained | None = None, will: Will | None = None
+        self,
+        drafts: Sequence[Draft],
+        *,
+        keep: Retained | None = None,
+        key: str | None = None,
+        will: Will | None = None,
     ) -> list[Receipt | MailboxFullError]:
-        """Store what is published, as `Store.publish` does, and offer it; `will` is armed."""
+        """Store what is published, as `Store.publish` does, and offer it.
+
+        `keep` is not kept already; `will` is armed.
+        """
         context, values = self._context, self.last_values
         earlier = None if keep is None else values.get(keep.topic)
         if keep is not None:
@@ -133,7 +141,7 @@ class Topics:
         now, limits = context.clock.wall(), context.options.limits
         try:
             if will is None:
-                results = await context.store.publish(drafts, limits, now=now, keep=keep)
+                results = await context.store.publish(drafts, limits, now=now, keep=keep, key=key)
             else:
                 results = await context.store.publish_will(will, drafts, limits, now=now, keep=keep)
         except ClaudePeersError:

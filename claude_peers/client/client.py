@@ -17,6 +17,17 @@ from claude_peers.core.errors import ClaudePeersError, NoBrokerError
 
 PATIENCE = 10.0
 """Seconds a request waits for a broker."""
+REPEAT = (
+    "Call again with exactly the same arguments, before you send anything else there and within "
+    "ten minutes of the first call: then it is one message, however often it came. Whether it was "
+    "stored, `claude-peers log` shows."
+)
+"""What a session's agent is to do about a message that may have been stored (`tools.repeats`)."""
+ANOTHERS = (
+    "This broker is another implementation's, for which the same again is a second message: ask "
+    "the recipient before you send it again."
+)
+"""And where the broker knows no dedupe keys."""
 
 
 @dataclass(slots=True)
@@ -185,7 +196,8 @@ class Client:
 
     def _no_answer(self, request: _Request, within: float) -> ClaudePeersError:
         if request.went_out:
-            return unanswered(request.body, within, unkeyed=request.unkeyed)
+            again = ANOTHERS if request.unkeyed else REPEAT
+            return unanswered(request.body, within, again=again)
         return self.problem or never_sent(within)
 
 
@@ -197,7 +209,7 @@ def never_sent(within: float) -> NoBrokerError:
     )
 
 
-def unanswered(body: dict[str, Any], within: float, *, unkeyed: bool = False) -> NoBrokerError:
+def unanswered(body: dict[str, Any], within: float, *, again: str) -> NoBrokerError:
     """Return what to tell when a broker got a request and gave no answer in time.
 
     Only a message is worth a warning: whatever else is done twice has been done once.
@@ -205,23 +217,12 @@ def unanswered(body: dict[str, Any], within: float, *, unkeyed: bool = False) ->
     Args:
         body: the request's.
         within: seconds that were waited.
-        unkeyed: whether the broker may be one that knows no dedupe keys.
+        again: what it means to send a message again.
     """
     fact = f"The broker did not answer within {within:g} s"
     if "dedupe_key" not in body:
         return NoBrokerError(fact, "Try again; `claude-peers status` tells what is on the port.")
-    fact += ", so the message may have been stored or not"
-    if unkeyed:
-        return NoBrokerError(
-            fact,
-            "This broker is another implementation's, for which the same again is a second "
-            "message: ask the recipient before you send it again.",
-        )
-    return NoBrokerError(
-        fact,
-        "Call again with exactly the same arguments within ten minutes: then it is one message, "
-        "however often it came. Whether it was stored, `claude-peers log` shows.",
-    )
+    return NoBrokerError(f"{fact}, so the message may have been stored or not", again)
 
 
 def key() -> str:

@@ -153,17 +153,18 @@ class MemoryStore(Beside):
             entry = self._mail.get(number)
             if entry is None or entry.message.to_id != owner:
                 continue
-            state = TRANSITIONS.get((entry.message.state, event))
-            if state is None:
+            if (state := TRANSITIONS.get((entry.message.state, event))) is None:
                 continue
-            handed = event in (Event.LEASE, Event.PUSH)
+            moved.append(number)
+            if state is State.DEAD:
+                self._kill(number, event, via, now)
+                continue
             entry.change(
                 Step(now, event, via),
                 state=state,
-                deliveries=entry.message.deliveries + handed,
+                deliveries=entry.message.deliveries + (event in (Event.LEASE, Event.PUSH)),
                 ended_at=entry.message.ended_at if state in UNREAD else now,
             )
-            moved.append(number)
         return moved
 
     async def hand_out(self, owner: PeerId, claim: Claim, *, now: float) -> list[Message]:

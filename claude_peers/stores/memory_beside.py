@@ -4,12 +4,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import replace
 
-from claude_peers.core.errors import MailboxFullError
+from claude_peers.core.errors import DedupeConflictError, MailboxFullError
 from claude_peers.core.limits import Limits
 from claude_peers.core.machines import Machine
 from claude_peers.core.models import Draft, PeerId, Receipt, Retained
 from claude_peers.core.wills import Will
 from claude_peers.stores.memory_webhooks import MemoryWebhooks
+from claude_peers.stores.retention import DEDUPE_WINDOW
 
 
 class Beside(MemoryWebhooks, ABC):
@@ -20,6 +21,7 @@ class Beside(MemoryWebhooks, ABC):
         self._machines: dict[str, Machine] = {}
         self._patterns: dict[PeerId, dict[str, None]] = {}
         self._retained: dict[str, Retained] = {}
+        self._kept: dict[tuple[str, str], tuple[Retained, float]] = {}
         self._wills: dict[PeerId, Will] = {}
 
     async def machines(self) -> list[Machine]:
@@ -57,9 +59,16 @@ class Beside(MemoryWebhooks, ABC):
         self._patterns.get(peer_id, {}).pop(pattern, None)
 
     async def publish(
-        self, drafts: Sequence[Draft], limits: Limits, *, now: float, keep: Retained | None = None
+        self,
+        drafts: Sequence[Draft],
+        limits: Limits,
+        *,
+        now: float,
+        keep: Retained | None = None,
+        key: str | None = None,
     ) -> list[Receipt | MailboxFullError]:
         """See `broker.ports.Store`."""
+        again = keep is not None and key is not None and await self.kept(keep, key, now=now)
         for draft in drafts:  # whatever refuses all, before anything is accepted
             await self.accepted(draft, now=now)
         results: list[Receipt | MailboxFullError] = []
@@ -68,11 +77,22 @@ class Beside(MemoryWebhooks, ABC):
                 results.append(await self.accept(draft, limits, now=now))
             except MailboxFullError as full:
                 results.append(full)
-        if keep is not None:
+        if keep is not None and not again:
             self._retained.pop(keep.topic, None)
             if keep.text:
                 self._retained[keep.topic] = keep
+            if key is not None:
+                self._kept[keep.from_id, key] = (keep, now)
         return results
+
+    async def kept(self, value: Retained, key: str, *, now: float) -> bool:
+        """See `broker.ports.Store`."""
+        known, at = self._kept.get((value.from_id, key), (value, -DEDUPE_WINDOW))
+        if at <= now - DEDUPE_WINDOW:
+            return False
+        if (known.topic, known.text) != (value.topic, value.text):
+            raise DedupeConflictError(key)
+        return True
 
     async def wills(self) -> list[Will]:
         """See `broker.ports.Store`."""

@@ -9,16 +9,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from claude_peers.client.client import Client, key
-from claude_peers.client.errors import RefusedError
-from claude_peers.core.errors import ClaudePeersError
 from claude_peers.core.limits import PAGE
+from claude_peers.tools.repeats import Repeats
 
 REMEMBERED = 4096
 """Messages a session remembers, so that none is pushed twice."""
 AT_HAND = 1024 * 1024
 """Characters of unread texts that a session keeps, to show them without asking the broker."""
-UNANSWERED = 16
-"""Sends without an answer that are remembered, so that repeating one makes no second message."""
 
 Item = tuple[dict[str, Any], dict[str, Any] | None]
 """A message and its sender, as `wire.records` shows them."""
@@ -70,6 +67,7 @@ class Member:
         expiry: when unread messages die, seconds since the epoch, as far as the broker told it.
         wall: the clock for that.
         hooks: what takes the events of the client's hooks.
+        repeats: the sends that got no answer.
     """
 
     client: Client
@@ -90,8 +88,8 @@ class Member:
     expiry: dict[int, float] = field(default_factory=dict)
     wall: Callable[[], float] = time.time  # noqa: TID251 - what brokers tell times in
     hooks: Hooks = field(default_factory=Hooks)
+    repeats: Repeats = field(default_factory=Repeats)
     _size: int = 0
-    _unanswered: dict[tuple[Any, ...], str] = field(default_factory=dict)
     _arrivals: set[asyncio.Future[None]] = field(default_factory=set)
     _polls: dict[asyncio.Future[Any], set[int]] = field(default_factory=dict)
     _known: OrderedDict[str, None] = field(default_factory=OrderedDict)
@@ -176,14 +174,15 @@ class Member:
             more: further fields of the request; those that are None stay out.
         """
         given = {name: value for name, value in more.items() if value is not None}
-        answer = await self._once("/send-message", {"to_id": to_id, "text": text, **given})
+        body = {"to_id": to_id, "text": text, **given}
+        answer = await self._once("/send-message", body, to_id)
         if "reply_to" in given:  # who answers a message has read it
             self.forget((given["reply_to"],))
         return answer
 
     async def publish(self, body: dict[str, Any]) -> Any:
         """Send a broadcast; however often it travels, nobody gets it twice."""
-        return await self._once("/broadcast", body)
+        return await self._once("/broadcast", body, body.get("topic") or body["scope"])
 
     async def take(self, *, but: Collection[int] = ()) -> list[dict[str, Any]]:
         """Take a page of unread mail; a sub-agent only looks at it.
@@ -250,23 +249,16 @@ class Member:
         self.forget(ids)
         return "/ack-messages", body
 
-    async def _once(self, operation: str, body: dict[str, Any]) -> Any:
+    async def _once(self, operation: str, body: dict[str, Any], to: str) -> Any:
         said = (operation, *sorted(body.items()))
-        earlier = self._unanswered.pop(said, "")
-        dedupe_key = earlier or CALL.get().tool_use or key()
-        try:
-            return await self.call(
-                operation, from_id=self.client.peer_id, **body, dedupe_key=dedupe_key
-            )
-        except (ClaudePeersError, asyncio.CancelledError) as error:
-            if isinstance(error, RefusedError) and not earlier:  # so it is not stored
-                raise
-            # It may be stored, and may be said again: where no broker answered the agent is told
-            # to, and where its user interrupted it, it does so by itself.
-            self._unanswered[said] = dedupe_key
-            while len(self._unanswered) > UNANSWERED:
-                del self._unanswered[next(iter(self._unanswered))]
-            raise
+        return await self.repeats.send(
+            said,
+            to,
+            CALL.get().tool_use or key(),
+            lambda known: self.call(
+                operation, from_id=self.client.peer_id, **body, dedupe_key=known
+            ),
+        )
 
     def _count(self, views: list[dict[str, Any]], counted: set[int], *, everything: bool) -> None:
         """Correct the count of unread messages by what the broker handed out.
@@ -283,8 +275,9 @@ class Member:
         self.unread |= ids
 
     def _note_expiry(self, view: dict[str, Any]) -> None:
-        if "expires_at" in view:  # an older broker does not tell
-            self.expiry[view["id"]] = view["expires_at"]
+        dies_at = view.get("expires_at")
+        if isinstance(dies_at, (int, float)):  # agentmesh's peers get a text, older ones nothing
+            self.expiry[view["id"]] = dies_at
 
     def _unwanted(self, polling: asyncio.Future[Any]) -> None:
         if not polling.cancelled() and polling.exception() is None:

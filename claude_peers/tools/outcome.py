@@ -13,11 +13,18 @@ from claude_peers.wire import envelope
 
 DEAD_TEXT = 2_000
 """Characters of a dead letter's text."""
+NOT_AGAIN = "Not sent again: it had been sent before"
+"""How what became of a repeat begins."""
+ANOTHER = "change the text to send a second one."
 
 
 def sent(answer: Mapping[str, Any], to_id: str, *, intent: str | None = None) -> str:
     """Return what became of a message that was sent, with the broker's warnings."""
-    lines = [f"Message sent to peer {_word(answer.get('to_id') or to_id, PATH)}"]
+    lines = [
+        f"{NOT_AGAIN}, and there is one of it; {ANOTHER}"
+        if answer.get("duplicate")
+        else f"Message sent to peer {_word(answer.get('to_id') or to_id, PATH)}"
+    ]
     if "message_id" not in answer:  # an upstream broker says no more
         return lines[0]
     number = _word(answer["message_id"])
@@ -30,8 +37,6 @@ def sent(answer: Mapping[str, Any], to_id: str, *, intent: str | None = None) ->
     )
     told = "; ".join(fact for fact in facts if fact)
     lines.append(f"{_word(answer.get('to_name') or answer.get('to_id') or to_id)}: {told}")
-    if answer.get("duplicate"):
-        lines.append("It had been sent before; there is one of it.")
     lines += [f"Warning: {one_line(str(each), PATH)}" for each in answer.get("warnings") or ()]
     if intent == "request" and "warnings" in answer:  # an older broker reminds nobody
         lines.append(

@@ -4,7 +4,7 @@ from typing import Any
 
 from claude_peers.core.limits import NAME, PATH
 from claude_peers.core.text import one_line
-from claude_peers.tools import render
+from claude_peers.tools import outcome, render
 from claude_peers.tools.member import Member
 from claude_peers.tools.messages import QOS
 from claude_peers.tools.registry import tool
@@ -84,9 +84,9 @@ def told(topic: str, answer: dict[str, Any]) -> str:
         )
     stored, copies = answer.get("delivered_to", ()), answer.get("copies", ())
     lines = [f'Broadcast to "{_word(topic)}" — {len(stored)} recipient(s)']
-    lines += render.page_of(_copy(each) for each in copies)
     if answer.get("duplicate"):
-        lines.append("It had been sent before; nobody has it twice.")
+        lines[:0] = [f"{outcome.NOT_AGAIN}, and nobody has it twice; {outcome.ANOTHER}"]
+    lines += render.page_of(_copy(each) for each in copies)
     for each in answer.get("refused", ()):
         why = one_line(f"{each['error']}. {each['remedy']}", PATH)
         lines.append(f"Not stored for {_word(each.get('name') or each['id'])}: {why}")

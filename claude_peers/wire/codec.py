@@ -9,15 +9,17 @@ import re
 import types
 import typing
 from collections.abc import Callable
-from dataclasses import MISSING, fields
+from dataclasses import MISSING, Field, fields
 from functools import cache
 from math import isfinite
-from typing import Any, NoReturn, TypeVar
+from typing import Any, Final, NoReturn, TypeVar
 
 from claude_peers.core.errors import BadRequestError
 from claude_peers.wire.quirks import scalar_as_text
 
 Record = TypeVar("Record")
+LONGEST: Final = "longest"
+"""The key in a text field's metadata for how many characters it may have."""
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 _LONE = re.compile("[\ud800-\udfff]")
 _compact = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
@@ -99,9 +101,14 @@ _decode = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=_finite)
 @cache
 def _plan(record: type[Any]) -> tuple[tuple[str, Callable[[str, Any], Any], bool], ...]:
     return tuple(
-        (each.name, _reader(_plain_type(each.type)), each.default is MISSING)
-        for each in fields(record)
+        (each.name, _field_reader(each), each.default is MISSING) for each in fields(record)
     )
+
+
+def _field_reader(field: Field[Any]) -> Callable[[str, Any], Any]:
+    read = _reader(_plain_type(field.type))
+    longest = field.metadata.get(LONGEST)
+    return read if longest is None else _at_most(longest, read)
 
 
 def _reader(kind: Any) -> Callable[[str, Any], Any]:
@@ -120,6 +127,19 @@ def _text(name: str, value: Any) -> str:
     if isinstance(value, (bool, int, float)):
         return scalar_as_text(value)
     raise _wrong(name, "a string", value)
+
+
+def _at_most(longest: int, read: Callable[[str, Any], str]) -> Callable[[str, Any], str]:
+    def read_short(name: str, value: Any) -> str:
+        text = read(name, value)
+        if len(text) > longest:
+            raise BadRequestError(
+                f"`{name}` has {len(text)} characters, {longest} are the most",
+                "Use a shorter one.",
+            )
+        return text
+
+    return read_short
 
 
 def _integer(name: str, value: Any) -> int:

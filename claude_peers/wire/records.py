@@ -7,6 +7,7 @@ meaning of theirs.
 from dataclasses import dataclass, field
 from typing import Any
 
+from claude_peers.core.limits import DEDUPE_KEY
 from claude_peers.core.models import Message, Peer, Presence
 from claude_peers.wire.webhooks import TransportRequest
 from claude_peers.wire.wills import LastWill
@@ -136,23 +137,27 @@ class SendMessageRequest:
     Attributes:
         to_id: the recipient's id; our clients may also give a name, `name@host` or a directory.
         reply_to: id of the message this one answers.
-        dedupe_key: the same key with the same body within 10 minutes is the same message.
+        dedupe_key: the same key with the same body within 10 minutes is the same message; 256
+            characters at most.
         intent: `request`, `inform` or `ack` (`core.models.Intent`); anything else is none.
         ttl_ms: how long it is kept unread; none is as the recipient wants it, 0 is a day, a week is
             the most.
         qos: 0 is done once handed out, 1 once acknowledged; none is as the recipient wants it.
         answer_within_ms: when the sender of a request is told that no answer came.
+        topic: what it was published to at another broker, from which it is passed on; only for
+            senders who are not registered here.
     """
 
     to_id: str
     text: str
     from_id: str
     reply_to: int | None = None
-    dedupe_key: str | None = None
+    dedupe_key: str | None = field(default=None, metadata={"longest": DEDUPE_KEY})
     intent: str = ""
     ttl_ms: int | None = None
     qos: int | None = None
     answer_within_ms: int | None = None
+    topic: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,6 +15,7 @@ from inspect import getdoc
 from typing import Any, Final, Literal
 
 from claude_peers.core.identity import NAME
+from claude_peers.wire.codec import LONGEST
 
 Schema = dict[str, Any]
 
@@ -139,7 +140,10 @@ def _given(field: Field[Any]) -> Schema:
     if FORM in field.metadata:
         return dict(FORMS[field.metadata[FORM]])
     kind: Any = next(each for each in _parts(field.type) if each is not type(None))
-    return dict(_GIVEN[kind]) if kind in _GIVEN else request_schema(kind, {})
+    if kind not in _GIVEN:
+        return request_schema(kind, {})
+    longest = {"maxLength": field.metadata[LONGEST]} if LONGEST in field.metadata else {}
+    return _GIVEN[kind] | longest
 
 
 def _parts(annotation: Any) -> tuple[Any, ...]:

@@ -1,10 +1,11 @@
 """What travels about topics: subscribing, and publishing to a topic, a scope or a workspace."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from claude_peers.core.errors import ClaudePeersError
+from claude_peers.core.limits import DEDUPE_KEY
 from claude_peers.core.models import Message, Peer
 
 
@@ -48,7 +49,7 @@ class BroadcastRequest:
     retain: bool = False
     ttl_ms: int | None = None
     qos: int | None = None
-    dedupe_key: str | None = None
+    dedupe_key: str | None = field(default=None, metadata={"longest": DEDUPE_KEY})
     confirm: int = 0
 
 

@@ -207,6 +207,13 @@ async def test_one_that_is_given_up_takes_nothing_with_it(store):
     assert await balanced(store) == {State.DEAD: 1, State.LEASED: 1, State.QUEUED: 1}
 
 
+async def test_what_is_given_up_while_it_is_handed_out_is_dead_for_the_reason_told(store):
+    number = await accept(store)
+    await store.hand_out(BOB, Claim(), now=1.0)
+    assert await store.move(BOB, [number], Event.GIVE_UP, now=2.0, via="not taken") == [number]
+    assert [each.reason for each in await store.dead_letters(BOB, limit=5)] == ["not taken"]
+
+
 async def test_dead_letters_are_told_newest_first(store):
     numbers = [await accept(store, to=to) for to in ("bob", "cid", "bob", "cid", "bob")]
     alive = await accept(store, expires_at=5000.0)

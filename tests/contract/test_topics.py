@@ -9,6 +9,7 @@ from claude_peers.core.delivery import DELIVERIES, Event
 from claude_peers.core.errors import DedupeConflictError, FencedError, MailboxFullError
 from claude_peers.core.limits import Limits
 from claude_peers.core.models import Draft, Ledger, Peer, PeerId, Receipt, Retained, State
+from claude_peers.stores.retention import DEDUPE_WINDOW
 from claude_peers.stores.sqlite.store import SqliteStore
 
 pytestmark = pytest.mark.anyio
@@ -22,7 +23,7 @@ def draft(to_id, text="hi", **more):
     return Draft(from_id="x", to_id=to_id, text=text, sent_at="then", expires_at=50.0, **more)
 
 
-VALUE = Retained(topic="cfg", from_id="x", text="v1", sent_at="then", verified=True)
+VALUE = Retained(topic="cfg", from_id="x", text="v1", sent_at="then", verified=True, qos=0)
 
 
 async def test_a_published_draft_becomes_a_message_with_its_topic_for_each_recipient(store):
@@ -71,6 +72,40 @@ async def test_the_last_value_of_a_topic_is_kept_replaced_and_ended(store):
     await store.publish([], NONE, now=1.0, keep=replace(VALUE, text=""))
     await store.publish([], NONE, now=1.0, keep=replace(VALUE, text=""))
     assert await store.retained() == [other]
+
+
+@pytest.mark.parametrize("drafts", [[], [draft(BOB, "v1", dedupe_key="k to bob")]])
+@pytest.mark.parametrize("newer", ["v2", ""])
+async def test_a_value_that_comes_again_under_its_key_replaces_no_newer_one(store, drafts, newer):
+    await store.publish(drafts, NONE, now=1.0, keep=VALUE, key="k")
+    await store.publish([], NONE, now=2.0, keep=replace(VALUE, from_id="y", text=newer), key="k")
+    left = await store.retained()
+    assert await store.kept(VALUE, "k", now=3.0)
+    await store.publish(drafts, NONE, now=3.0, keep=VALUE, key="k")
+    assert await store.retained() == left != [VALUE]
+
+
+async def test_a_key_of_a_value_is_one_senders_and_lasts_ten_minutes(store):
+    await store.publish([], NONE, now=1.0, keep=VALUE, key="k")
+    late = 1.0 + DEDUPE_WINDOW
+    assert await store.kept(VALUE, "k", now=late - 1)
+    assert not await store.kept(VALUE, "k", now=late)
+    assert not await store.kept(VALUE, "other", now=2.0)
+    assert not await store.kept(replace(VALUE, from_id="y"), "k", now=2.0)
+    await store.publish([], NONE, now=late, keep=replace(VALUE, text="v2"), key="k")
+    await store.publish([], NONE, now=late + 1, keep=replace(VALUE, text="v2"), key="k")
+    assert [each.text for each in await store.retained()] == ["v2"]
+
+
+async def test_a_key_that_was_another_values_refuses_all_of_it(store):
+    await store.publish([], NONE, now=1.0, keep=VALUE, key="k")
+    for other in (replace(VALUE, text="v2"), replace(VALUE, topic="other")):
+        with pytest.raises(DedupeConflictError):
+            await store.kept(other, "k", now=2.0)
+        with pytest.raises(DedupeConflictError):
+            await store.publish([draft(BOB)], NONE, now=2.0, keep=other, key="k")
+    assert await store.retained() == [VALUE]
+    assert await store.history(limit=9) == []
 
 
 async def test_subscriptions_are_kept_in_order_each_once(store):

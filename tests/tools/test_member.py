@@ -8,6 +8,7 @@ from claude_peers.client.client import Client
 from claude_peers.client.errors import RefusedError
 from claude_peers.core.errors import NoBrokerError, StoreError
 from claude_peers.tools import member as members
+from claude_peers.tools import repeats
 
 pytestmark = pytest.mark.anyio
 
@@ -131,6 +132,14 @@ async def test_what_has_expired_is_neither_offered_nor_counted(member, client, a
     assert member.unread == {2, 3}
 
 
+async def test_what_is_said_of_expiry_in_another_shape_ends_nothing_here(member, client, at):
+    client.arrive("one", expires_at="2026-01-01T00:00:00.000Z")
+    assert [view["text"] for view in await member.take()] == ["one"]
+    at(1000.0)
+    member.expire()
+    assert (member.unread, member.expiry) == ({1}, {})
+
+
 async def test_a_text_that_was_too_long_to_keep_expires_as_well(member, client, at, monkeypatch):
     monkeypatch.setattr(members, "AT_HAND", 3)
     arrive(member, client, "longer", expires_at=200.0)
@@ -173,7 +182,7 @@ async def test_a_send_without_an_answer_keeps_its_key_until_it_is_answered(monke
                 raise NoBrokerError("No broker answered", "Try again.")
             return {"ok": True}
 
-    monkeypatch.setattr(members, "UNANSWERED", 2)
+    monkeypatch.setattr(repeats, "REMEMBERED", 2)
     member = members.Member(client=Quiet(dict), cwd="/")
     for text in ("forgotten", "one", "two"):
         with pytest.raises(NoBrokerError):

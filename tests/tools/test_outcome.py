@@ -73,7 +73,10 @@ def test_every_warning_has_a_line():
 
 def test_a_message_that_was_there_already_is_told_as_one():
     assert "sent before" not in outcome.sent(answer(), "alpha")
-    assert outcome.sent(answer(duplicate=True), "alpha").endswith("there is one of it.")
+    first, second = outcome.sent(answer(duplicate=True), "alpha").splitlines()
+    assert first.startswith("Not sent again: ")
+    assert first.endswith("change the text to send a second one.")
+    assert second == outcome.sent(answer(), "alpha").splitlines()[1]
 
 
 def test_who_asks_learns_how_to_wait_for_the_answer():

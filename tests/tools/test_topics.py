@@ -27,7 +27,8 @@ async def test_a_broadcast_tells_who_has_it_and_who_refused_it(member, client):
 async def test_an_at_sign_makes_it_a_scope(member, client, topic, field):
     client.answers["/broadcast"] = SENT | {"duplicate": True}
     text = await broadcast.run(member, topic=topic, message="hi", retain=True, confirm=7)
-    assert text.endswith("It had been sent before; nobody has it twice.")
+    assert text.startswith("Not sent again: ")
+    assert "change the text to send a second one.\n" in text
     ((path, body),) = client.asked
     assert body.pop("dedupe_key")
     assert (path, body) == (

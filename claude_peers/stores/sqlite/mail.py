@@ -38,7 +38,7 @@ def accept(db: sqlite3.Connection, draft: Draft, limits: Limits, now: float) -> 
     thread = None if answered is None else answered.thread or answered.id
     accepted = _insert(db, draft, {"size": size, "hops": hops, "thread": thread})
     if draft.dedupe_key:
-        _remember(db, draft, accepted.id, now)
+        remember(db, (draft.from_id, draft.dedupe_key), _digest(draft), accepted.id, now=now)
     if answered is not None:
         owner = PeerId(draft.from_id)
         proved = proved_by(answered.from_id, draft.to_id)
@@ -64,7 +64,8 @@ def move(
     moved = db.execute(
         f"UPDATE mail SET {rows.STEP}, state = :state, unread = :unread, "
         "deliveries = deliveries + :handed, ended_at = coalesce(:ended_at, ended_at), "
-        "owed_at = CASE WHEN :state IN ('answered', 'dead') THEN NULL ELSE owed_at END "
+        "owed_at = CASE WHEN :state IN ('answered', 'dead') THEN NULL ELSE owed_at END, "
+        "reason = CASE WHEN :state = 'dead' THEN :via ELSE reason END "
         "WHERE id IN (SELECT value FROM json_each(:ids)) AND to_id = :owner "
         "AND state IN (SELECT value FROM json_each(:sources)) RETURNING id",
         {
@@ -238,24 +239,43 @@ def _already_told(db: sqlite3.Connection, request: int) -> Message | None:
 
 def earlier(db: sqlite3.Connection, draft: Draft, now: float) -> Message | None:
     """See `broker.ports.Store.accepted`."""
+    number = remembered(db, (draft.from_id, draft.dedupe_key or ""), _digest(draft), now=now)
+    return None if number is None else message(db, number)
+
+
+def remembered(
+    db: sqlite3.Connection, whose: tuple[str, str], digested: str, *, now: float
+) -> int | None:
+    """Return for which message a sender used a key, or None if it did not.
+
+    Raises:
+        DedupeConflictError: it was for something else.
+    """
     row = db.execute(
         "SELECT digest, mail_id FROM dedupe WHERE sender = ? AND key = ? AND at > ?",
-        [draft.from_id, draft.dedupe_key, now - DEDUPE_WINDOW],
+        [*whose, now - DEDUPE_WINDOW],
     ).fetchone()
     if row is None:
         return None
-    if row[0] != _digest(draft):
-        raise DedupeConflictError(draft.dedupe_key or "")
-    return message(db, row[1])
+    if row[0] != digested:
+        raise DedupeConflictError(whose[1])
+    return int(row[1])
 
 
-def _remember(db: sqlite3.Connection, draft: Draft, mail_id: int, now: float) -> None:
+def remember(
+    db: sqlite3.Connection, whose: tuple[str, str], digested: str, mail_id: int, *, now: float
+) -> None:
+    """Note for which message a sender has used a key; 0 is none, but a last value."""
     db.execute(
-        "INSERT OR REPLACE INTO dedupe VALUES (?, ?, ?, ?, ?)",
-        [draft.from_id, draft.dedupe_key, _digest(draft), mail_id, now],
+        "INSERT OR REPLACE INTO dedupe VALUES (?, ?, ?, ?, ?)", [*whose, digested, mail_id, now]
     )
 
 
-def _digest(draft: Draft) -> str:
-    body = f"{draft.to_id}\x1f{draft.reply_to}\x1f{draft.text}"
+def digest(*said: object) -> str:
+    """Return what tells whether the same is said."""
+    body = "\x1f".join(map(str, said))
     return hashlib.sha256(body.encode("utf-8", "replace")).hexdigest()
+
+
+def _digest(draft: Draft) -> str:
+    return digest(draft.to_id, draft.reply_to, draft.text)

@@ -188,6 +188,8 @@ _WEBHOOKS = (
 
 _HOOK_SECRETS = ("ALTER TABLE hook_token ADD COLUMN secret TEXT NOT NULL DEFAULT ''",)
 
+_RETAINED_QOS = ("ALTER TABLE retained ADD COLUMN qos INTEGER NOT NULL DEFAULT 1",)
+
 MIGRATIONS: tuple[tuple[str, ...], ...] = (
     _FIRST,
     _STORIES,
@@ -198,6 +200,7 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
     _MACHINE_SEEN,
     _WEBHOOKS,
     _HOOK_SECRETS,
+    _RETAINED_QOS,
 )
 
 

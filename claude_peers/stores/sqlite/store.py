@@ -136,12 +136,22 @@ class SqliteStore(SqliteWebhooks):
         await self.commits.submit(lambda db: topics.unsubscribe(db, subscription))
 
     async def publish(
-        self, drafts: Sequence[Draft], limits: Limits, *, now: float, keep: Retained | None = None
+        self,
+        drafts: Sequence[Draft],
+        limits: Limits,
+        *,
+        now: float,
+        keep: Retained | None = None,
+        key: str | None = None,
     ) -> list[Receipt | MailboxFullError]:
         """See `broker.ports.Store`."""
         return await self.commits.submit(
-            lambda db: topics.publish(db, drafts, limits, now=now, keep=keep)
+            lambda db: topics.publish(db, drafts, limits, now=now, keep=keep, key=key)
         )
+
+    async def kept(self, value: Retained, key: str, *, now: float) -> bool:
+        """See `broker.ports.Store`."""
+        return await self._read(lambda db: topics.kept(db, value, key, now=now))
 
     async def wills(self) -> list[Will]:
         """See `broker.ports.Store`."""

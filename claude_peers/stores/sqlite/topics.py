@@ -54,14 +54,31 @@ def publish(
     *,
     now: float,
     keep: Retained | None = None,
+    key: str | None = None,
 ) -> list[Receipt | MailboxFullError]:
     """See `broker.ports.Store.publish`."""
     results = [_accept(db, draft, limits, now) for draft in drafts]
-    if keep is not None and keep.text:
-        db.execute(_KEEP, asdict(keep))
-    elif keep is not None:
-        db.execute("DELETE FROM retained WHERE topic = ?", [keep.topic])
+    if keep is not None and not (key and kept(db, keep, key, now=now)):
+        _put(db, keep)
+        if key:
+            mail.remember(db, (keep.from_id, key), _digest(keep), 0, now=now)
     return results
+
+
+def kept(db: sqlite3.Connection, value: Retained, key: str, *, now: float) -> bool:
+    """See `broker.ports.Store.kept`."""
+    return mail.remembered(db, (value.from_id, key), _digest(value), now=now) is not None
+
+
+def _put(db: sqlite3.Connection, value: Retained) -> None:
+    if value.text:
+        db.execute(_KEEP, asdict(value))
+    else:
+        db.execute("DELETE FROM retained WHERE topic = ?", [value.topic])
+
+
+def _digest(value: Retained) -> str:
+    return mail.digest(value.topic, value.text)
 
 
 def _accept(
