@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from claude_peers.broker.broadcasts import Broadcasts
 from claude_peers.broker.context import Context, Options, iso
+from claude_peers.broker.fates import Fates
 from claude_peers.broker.hooks import Hooks
 from claude_peers.broker.machines import Machines
 from claude_peers.broker.mail import Mail
@@ -41,6 +42,7 @@ class Broker:
     Attributes:
         peers: the use cases about peers.
         mail: the use cases about messages.
+        fates: what became of messages.
         topics: who has subscribed to what.
         broadcasts: the use cases about messages for many.
         notices: what the broker itself tells senders.
@@ -68,7 +70,8 @@ class Broker:
         self.in_background = context.in_background
         self.managed = context.managed
         self.peers = Peers(context)
-        self.mail = Mail(context, self.peers)
+        self.fates = Fates(context)
+        self.mail = Mail(context, self.peers, self.fates)
         self.topics = Topics(context, self.mail)
         self.broadcasts = Broadcasts(context, self.mail, self.topics)
         self.wills = Wills(context, self.broadcasts.publish_will)

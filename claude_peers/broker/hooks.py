@@ -126,6 +126,10 @@ class Hooks:
                 return token
         return None
 
+    def knows(self, token_hash: str | None) -> bool:
+        """Whether a hash is that of a token, for whatever topic."""
+        return any(token.token_hash == token_hash for token in self._tokens.values())
+
     def take_signatures(self) -> bool:
         """Whether there is a token that posts may be signed with."""
         return any(token.secret for token in self._tokens.values())

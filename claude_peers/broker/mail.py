@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from claude_peers.broker.arrivals import Arrivals
 from claude_peers.broker.context import Context
+from claude_peers.broker.fates import Fates
 from claude_peers.broker.leases import Handout
 from claude_peers.broker.peers import Peers
 from claude_peers.broker.ports import Claim
@@ -16,9 +17,7 @@ from claude_peers.core import access, outlook
 from claude_peers.core.delivery import Event, lifetime, patience
 from claude_peers.core.errors import (
     ClaudePeersError,
-    MessageNotFoundError,
     NotPossibleError,
-    SecretRequiredError,
 )
 from claude_peers.core.limits import check_text
 from claude_peers.core.models import (
@@ -30,15 +29,13 @@ from claude_peers.core.models import (
     PeerId,
     Receipt,
     State,
-    Story,
 )
 from claude_peers.core.profile import AT_MOST_ONCE, granted
+from claude_peers.core.topics import passed_on
 from claude_peers.wire.records import PollRequest, SendMessageRequest
 
 log = logging.getLogger(__name__)
 
-DEAD_LETTERS = 200
-"""Dead letters in one answer."""
 LONGEST_WAIT = 55.0
 """Seconds a poll may wait for a message: it is the only sign of life of whoever waits."""
 
@@ -64,6 +61,7 @@ class Mail:
     Args:
         context: what the broker works with.
         peers: who is there.
+        fates: what became of messages.
 
     Attributes:
         refused: how many sends were refused, by the error's code.
@@ -71,10 +69,11 @@ class Mail:
         rates, exchanges: what everybody may still send, and to each other.
     """
 
-    def __init__(self, context: Context, peers: Peers) -> None:
+    def __init__(self, context: Context, peers: Peers, fates: Fates) -> None:
         self.refused: Counter[str] = Counter()
         self._context = context
         self._peers = peers
+        self._fates = fates
         self.rates = Rates(context.options.limits)
         self.exchanges = Exchanges(context.options.limits)
         self.arrivals = Arrivals()
@@ -118,6 +117,7 @@ class Mail:
             held=from_id in recipient.muted,
             owed_at=wall + waits if asks else None,
             qos=granted(request.qos, recipient.profile.default_qos),
+            topic=passed_on(request.topic, by_peer=sender is not None),
         )
         try:
             self._admit(draft, caller.source if sender is None else sender.id)
@@ -163,7 +163,7 @@ class Mail:
     async def resend(self, caller: Caller, message_id: int) -> Sent:
         """Send a dead letter again, as a new message of the same sender."""
         context = self._context
-        dead = (await self.story(caller, message_id)).message
+        dead = (await self._fates.story(caller, message_id)).message
         if dead.state is not State.DEAD:
             raise NotPossibleError(
                 f"Message {message_id} is {dead.state}, not dead",
@@ -187,19 +187,6 @@ class Mail:
             owed_at=wall + patience(None, lives) if asks else None,
         )
         return await self._accept(draft, recipient)
-
-    async def dead_letters(self, caller: Caller, peer_id: str, *, limit: int) -> list[Message]:
-        """Return the dead letters of a peer's mailbox, or of all for the user, newest first.
-
-        Raises:
-            SecretRequiredError: it asks for those of all and is not known to be this user.
-        """
-        owner = PeerId(peer_id) if peer_id else None
-        if not caller.knows_secret:
-            if owner is None:
-                raise SecretRequiredError
-            self._context.mine(caller, owner)
-        return await self._context.store.dead_letters(owner, limit=max(1, min(limit, DEAD_LETTERS)))
 
     # Reading
 
@@ -257,9 +244,16 @@ class Mail:
         self._context.leases.acknowledge(owner, tuple(moved))
 
     async def peek(self, caller: Caller, peer_id: str) -> list[Message]:
-        """Return unread mail without any effect on it, what a stream has in hand included."""
+        """Return unread mail without any effect on it, what a stream has in hand included.
+
+        A peer's look at its own is a sign of life, as agentmesh's clients take it for one: while
+        their WebSocket is down they ask for nothing else. Its user's is none.
+        """
         if not caller.knows_secret:
             self._context.mine(caller, peer_id)
+        peer = self._context.roster.get(peer_id)
+        if peer is not None and access.speaks_for(caller, peer):
+            await self._peers.heartbeat(caller, peer.id)
         return await unread(self._context, PeerId(peer_id))
 
     async def settle(
@@ -276,25 +270,3 @@ class Mail:
         if beside and moved:
             context.transport.settled(owner, moved)
         return moved
-
-    async def owners(self, ids: tuple[int, ...]) -> dict[PeerId, tuple[int, ...]]:
-        """Return whose mailboxes messages are in, for acknowledgements that do not say."""
-        found: dict[PeerId, tuple[int, ...]] = {}
-        for told in await self._context.store.stories(ids):
-            found[told.message.to_id] = (*found.get(told.message.to_id, ()), told.message.id)
-        return found
-
-    async def story(self, caller: Caller, message_id: int) -> Story:
-        """Return what happened to a message.
-
-        Raises:
-            MessageNotFoundError: there is none, or the caller has no part in it.
-        """
-        found = await self._context.store.stories([message_id])
-        if not (found and self._has_part(caller, found[0].message)):
-            raise MessageNotFoundError(message_id)
-        return found[0]
-
-    def _has_part(self, caller: Caller, message: Message) -> bool:
-        ends = (message.from_id, message.to_id)
-        return caller.knows_secret or any(self._context.concerns(caller, each) for each in ends)

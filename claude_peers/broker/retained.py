@@ -83,6 +83,7 @@ def _given(value: Retained, peer: Peer, now: float) -> Draft:
         held=value.from_id in peer.muted,
         topic=value.topic,
         retained=True,
+        qos=value.qos,
     )
 
 

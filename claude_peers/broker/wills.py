@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
 from claude_peers.broker.context import Context
+from claude_peers.core import liveness
 from claude_peers.core.errors import ClaudePeersError, RateLimitedError
 from claude_peers.core.models import Peer, PeerId, Presence
 from claude_peers.core.wills import RECONNECT, Will, check_will
@@ -121,7 +122,14 @@ class Wills:
         if peer is None or context.transport.reaches(peer_id):
             return
         now = context.clock.monotonic()
-        if context.roster.silent_for(peer_id, now=now) >= now - ended:
+        since = now - ended
+        if context.roster.silent_for(peer_id, now=now) < since:
+            return
+        left = context.options.silence - since
+        if left > 0 and liveness.runs(peer, boot=context.here.boot, alive=context.here.alive):
+            # Only its connection broke: between two heartbeats there may be more than RECONNECT.
+            asyncio.get_running_loop().call_later(left, self._look_for, peer_id, ended)
+        else:
             context.in_background(self.lost(peer))
 
 

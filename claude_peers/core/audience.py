@@ -54,7 +54,8 @@ def of_scope(scope: str, peers: Collection[Peer], place: Place) -> list[Peer]:
             f"{one_line(scope, NAME)!r} is no scope",
             "Use @machine, @repo, @dir, @fleet:NAME, @device:NAME, or @ and a name such as @api-*.",
         )
-    return [peer for peer in peers if fnmatchcase(peer.name, word.lower())]
+    pattern = word.lower().replace("[", "[[]")  # sets of characters are no part of a scope
+    return [peer for peer in peers if fnmatchcase(peer.name, pattern)]
 
 
 def of_workspace(workspace: str, peers: Collection[Peer], place: Place) -> list[Peer]:

@@ -8,7 +8,8 @@ Rules:
     4. Only evidence ends it: its text was in a tool result that was written whole, it was
        acknowledged, or it was answered. Evidence may arrive in any unread state, also after a
        take-over has put the message back to *queued*. A sender may ask for less (`qos` 0): then
-       it is enough that it was written whole to a stream whose client acknowledges the others.
+       it is enough that it was written whole to a stream whose client acknowledges the others; and
+       it is posted to a webhook once, whatever comes of that.
     5. What was handed out as often as the user allows, without evidence, is not handed out again:
        it is dead.
     6. The last value of a topic, given to who has just subscribed, never becomes a dead letter:
@@ -51,6 +52,7 @@ TRANSITIONS: dict[tuple[State, Event], State] = {
     (State.LEASED, Event.SEE): State.SEEN,
     (State.LEASED, Event.ANSWER): State.ANSWERED,
     (State.LEASED, Event.EXPIRE): State.DEAD,
+    (State.LEASED, Event.GIVE_UP): State.DEAD,
     (State.HELD, Event.ADMIT): State.QUEUED,
     (State.HELD, Event.SEE): State.SEEN,
     (State.HELD, Event.ANSWER): State.ANSWERED,
@@ -78,6 +80,11 @@ _HANDED_OUT, _UNREAD = "handed out ", " without a sign that it was read"
 def given_up(deliveries: int) -> str:
     """Return why a message is dead that was handed out so many times."""
     return f"{_HANDED_OUT}{'once' if deliveries == 1 else f'{deliveries} times'}{_UNREAD}"
+
+
+def posted_once(told: str) -> str:
+    """Return why a message of quality 0 is dead whose one post failed; `told` is what came back."""
+    return f"posted once, as its quality is 0: {told}"
 
 
 def cause(reason: str) -> Event | None:

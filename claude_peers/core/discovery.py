@@ -20,16 +20,16 @@ def visible(
     Args:
         peers: whom to choose from.
         scope: what the caller asked for.
-        cwd: the caller's directory; no directory shows nobody in scope directory.
+        cwd: the caller's directory; none, or an empty one, shows nobody in scope directory.
         root: the root of the caller's work tree; without one, repo means the directory.
         repo: the caller's common git directory, which work trees of one repository share.
         machine: the caller's; a directory of the same name on another one is another directory.
     """
     same: Callable[[Peer], bool]
     if scope == "directory" or (scope == "repo" and not root):
-        same = lambda peer: cwd is not None and peer.cwd == cwd  # noqa: E731
+        same = lambda peer: bool(cwd) and peer.cwd == cwd  # noqa: E731
     elif scope == "repo":
-        same = lambda peer: peer.git_root == root or (repo is not None and peer.repo == repo)  # noqa: E731
+        same = lambda peer: peer.git_root == root or (bool(repo) and peer.repo == repo)  # noqa: E731
     else:
         return list(peers)
     return [peer for peer in peers if peer.machine == machine and same(peer)]

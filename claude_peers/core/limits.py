@@ -20,6 +20,8 @@ SUMMARY = 500
 NAME = 64
 PATH = 1024
 KEYS = 8
+DEDUPE_KEY = 256
+"""Characters of a dedupe key: a broadcast keeps one for each recipient."""
 PAGE = 50
 """Messages handed out at a time."""
 BACKLOG = 256

@@ -36,9 +36,14 @@ def gone(
         if peer.process is None:
             if silent_for(peer.id) > silence:
                 lost.append(peer)
-        elif peer.boot != boot or not alive(peer.process):
+        elif not runs(peer, boot=boot, alive=alive):
             lost.append(peer)
     return lost
+
+
+def runs(peer: Peer, *, boot: str, alive: Callable[[Process], bool]) -> bool:
+    """Whether a peer's process is known, and runs; see `gone`."""
+    return peer.process is not None and peer.boot == boot and alive(peer.process)
 
 
 def presence_after(peer: Peer, *, left: bool) -> Presence:

@@ -65,7 +65,6 @@ class Process:
     """One process for good: a pid alone names a different process after a while.
 
     Attributes:
-        pid: the process id on its machine.
         started: its start time as the machine tells it (opaque; equal means the same process).
     """
 
@@ -159,8 +158,7 @@ class Message:
         id: ascending in the order of acceptance, never reused.
         uid: unique in the world; what receivers deduplicate by.
         deliveries: how often it was handed out or pushed before now.
-        thread: id of the message that the conversation began with.
-        hops: how many messages it is away from that one.
+        thread, hops: the message that the conversation began with, and how far it is from it.
         inherited: it was meant for an earlier holder of the recipient's name.
         reason: why it is dead.
         topic, retained, qos: see `Draft`.
@@ -195,6 +193,7 @@ class Retained:
 
     Attributes:
         expires_at: seconds since the epoch after which it is given to nobody, or None.
+        qos: see `Draft`.
     """
 
     topic: str
@@ -203,6 +202,7 @@ class Retained:
     sent_at: str
     verified: bool = False
     expires_at: float | None = None
+    qos: int = 1
 
 
 @dataclass(frozen=True, slots=True)

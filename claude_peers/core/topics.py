@@ -27,6 +27,22 @@ def check_topic(topic: str) -> None:
         raise _wrong(topic, "topic", "Wildcards are for subscribe; name one topic.")
 
 
+def passed_on(topic: str | None, *, by_peer: bool) -> str | None:
+    """Return the topic of a message from another broker; a peer of this one passes nothing on.
+
+    Raises:
+        NotPossibleError: it is by a peer, or no topic to publish to.
+    """
+    if topic is None:
+        return None
+    if by_peer:
+        raise NotPossibleError(
+            "A message to one peer has no topic", "Leave `topic`, or publish to it with /broadcast."
+        )
+    check_topic(topic)
+    return topic
+
+
 def check_pattern(pattern: str) -> None:
     """Refuse what cannot be subscribed to.
 
@@ -54,6 +70,12 @@ def matches(pattern: str, topic: str) -> bool:
     return len(levels) == len(given) and all(
         level in (ONE, each) for level, each in zip(levels, given, strict=True)
     )
+
+
+def example(pattern: str) -> str:
+    """Return a topic that a valid pattern matches."""
+    levels = ["example" if each in (ONE, REST) else each for each in pattern.split("/")]
+    return "/".join(levels)
 
 
 class Subscriptions:

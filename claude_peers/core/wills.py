@@ -14,7 +14,10 @@ from claude_peers.core.models import PeerId
 from claude_peers.core.topics import check_topic
 
 RECONNECT = 10.0
-"""Seconds after its connection broke in which a peer may come back without being missed."""
+"""Seconds after its connection broke in which a peer may come back without being missed.
+
+One whose process is seen to run has as long as one without a connection may be silent.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -40,9 +40,7 @@ REASONS: Final[Mapping[int, str]] = MappingProxyType(
     }
 )
 
-REFUSED_WITH_200: Final = frozenset(
-    {"/send-message", "/broadcast", "/subscribe", "/verify-signature"}
-)
+REFUSED_WITH_200: Final = frozenset({"/send-message", "/broadcast", "/verify-signature"})
 """Paths whose business refusals upstream's clients expect with status 200."""
 _INTERNAL = 500
 

@@ -95,6 +95,38 @@ async def test_a_broadcast_sent_again_is_stored_once_and_reaches_who_had_no_room
     assert not (await send(rig, topic="nobody", dedupe_key="k2")).duplicate
 
 
+@pytest.mark.parametrize("subscribed", [True, False])
+async def test_a_broadcast_sent_again_brings_no_old_last_value_back(subscribed):
+    rig = await make_broker()
+    (ann,) = await joined(rig, "ann")
+    if subscribed:
+        await subscribe(rig, ann)
+    said = {"topic": "t", "retain": True, "dedupe_key": "k"}
+    assert not (await send(rig, text="building", **said)).duplicate
+    await send(rig, topic="t", retain=True, text="done", from_id="other", dedupe_key="k")
+    assert (await send(rig, text="building", **said)).duplicate
+    assert rig.broker.topics.last_values.get("t").text == "done"
+    assert [each.text for each in await rig.store.retained()] == ["done"]
+    assert await texts(rig, ann) == ["building", "done"] * subscribed
+    with pytest.raises(DedupeConflictError):
+        await send(rig, text="testing", **said)
+    assert not (await send(rig, text="testing", **said | {"topic": "other"})).duplicate
+
+
+async def test_who_subscribes_while_the_store_looks_for_a_values_key_has_a_copy(monkeypatch):
+    rig = await make_broker()
+    (ann,) = await joined(rig, "ann")
+    kept = rig.store.kept
+
+    async def meanwhile(*given, **more):
+        await subscribe(rig, ann)
+        return await kept(*given, **more)
+
+    monkeypatch.setattr(rig.store, "kept", meanwhile)
+    assert reached(await send(rig, topic="t", retain=True, dedupe_key="k")) == ["ann"]
+    assert await texts(rig, ann) == ["hi"]
+
+
 async def test_it_costs_one_message_and_one_for_every_ten_recipients():
     rig = await make_broker(limits=Limits(per_minute=60, burst=6, mailbox=0))
     peers = await joined(rig, *(f"p{number}" for number in range(20)))

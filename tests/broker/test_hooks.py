@@ -1,12 +1,20 @@
 """Webhooks in, as the broker sees them: who may publish, and as whom."""
 
+from pathlib import Path
+
 import pytest
 from support.brokers import Caller, make_broker
 
 from claude_peers.broker import hooks
 from claude_peers.broker.operations import OPERATIONS
 from claude_peers.broker.registration import hash_token
-from claude_peers.core.errors import BadRequestError, NotPossibleError, SecretRequiredError
+from claude_peers.core.errors import (
+    BadRequestError,
+    NotPossibleError,
+    RateLimitedError,
+    SecretRequiredError,
+)
+from claude_peers.core.limits import Limits
 from claude_peers.core.models import Process
 from claude_peers.core.webhooks import HookTokenNotFoundError
 from claude_peers.wire.hook_signature import sign
@@ -51,6 +59,22 @@ async def test_a_post_is_published_once_as_its_token_and_not_verified(required):
     assert len(await rig.unread(joined.peer.id)) == 3
 
 
+async def test_a_token_may_publish_as_often_as_the_page_says():
+    limits = Limits()
+    page = (Path(__file__).parents[2] / "docs" / "webhooks.md").read_text()
+    often = f"{limits.burst} times at once and {limits.per_minute} times a minute"
+    assert f"A token may publish {often}" in page
+    rig = await make_broker(limits=limits)
+    await subscribed(rig)
+    _, token = await made(rig)
+    for _ in range(limits.burst):
+        await rig.broker.hooks.publish(token, "build/done", "x")
+    with pytest.raises(RateLimitedError):
+        await rig.broker.hooks.publish(token, "build/done", "x")
+    _, other = await made(rig, name="other")
+    await rig.broker.hooks.publish(other, "build/done", "x")
+
+
 async def test_a_token_counts_for_its_topics_only_and_until_it_is_revoked():
     rig = await make_broker()
     token, _ = await made(rig)
@@ -58,6 +82,9 @@ async def test_a_token_counts_for_its_topics_only_and_until_it_is_revoked():
     assert admit(hash_token(token), "build/done") is not None
     assert admit(hash_token(token), "other") is None
     assert admit(hash_token("another"), "build/done") is None
+    knows = rig.broker.hooks.knows
+    assert knows(hash_token(token))
+    assert not (knows(hash_token("another")) or knows(None))
     assert admit(None, "build/done") is None
     later = await make_broker(rig.store)
     assert later.broker.hooks.admit(hash_token(token), "build") is not None

@@ -398,10 +398,10 @@ async def test_commands_elsewhere_sign_with_their_machine_and_see_their_messages
         await rig.send("ann", caller=MAC, from_id="cli")
     sent = (await rig.send("ann", caller=MACS_USER, from_id="cli")).message
     assert (sent.from_id, sent.verified) == ("cli@mac", False)
-    assert await rig.broker.mail.story(MACS_USER, sent.id)
+    assert await rig.broker.fates.story(MACS_USER, sent.id)
     for other in (MAC, Caller(machine="vm", elsewhere=True), Caller()):
         with pytest.raises(Exception, match="not found"):
-            await rig.broker.mail.story(other, sent.id)
+            await rig.broker.fates.story(other, sent.id)
     assert await rig.unread(ann.id) == [sent.id]
 
 

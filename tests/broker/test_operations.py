@@ -213,6 +213,17 @@ async def test_nobody_acknowledges_for_another_process(rig):
     assert await rig.states(1) == ["queued"]
 
 
+async def test_an_acknowledgement_of_somebody_elses_message_too_acknowledges_none(rig):
+    peer_id = await joined(rig)
+    other, _ = await rig.joins_as_process(41)
+    await rig.send(peer_id)
+    await rig.send(other)
+    for ids in ([1, 2], [2, 1]):
+        with pytest.raises(NotYourPeerError):
+            await call(rig, "/ack-messages", ids=ids)
+    assert await rig.states(1, 2) == ["queued", "queued"]
+
+
 async def test_messages_are_released(rig):
     peer_id = await joined(rig)
     await rig.send(peer_id)

@@ -55,7 +55,7 @@ async def test_a_second_server_sends_reads_and_speaks_for_its_agent(rig):
     to_id, _ = await rig.joins_as_process(43)
     sent = await rig.send(to_id, caller=second, from_id=first.peer.id)
     assert sent.message.verified
-    assert (await rig.broker.mail.story(second, sent.message.id)).message.id == sent.message.id
+    assert (await rig.broker.fates.story(second, sent.message.id)).message.id == sent.message.id
     number = (await rig.send(first.peer.id)).message.id
     assert [m.id for m in await rig.broker.mail.peek(second, first.peer.id)] == [number]
     assert (await rig.broker.peers.rename(second, first.peer.id, "main")).name == "main"

@@ -127,20 +127,20 @@ async def test_both_ends_and_the_user_see_a_story_and_nobody_else_does(rig):
     ann, bob, cid = [await rig.joins_as_process(pid) for pid in (41, 42, 43)]
     number = (await rig.send(bob[0], caller=ann[1], from_id=ann[0])).message.id
     for allowed in (ann[1], bob[1], USER):
-        assert (await rig.broker.mail.story(allowed, number)).message.id == number
+        assert (await rig.broker.fates.story(allowed, number)).message.id == number
     for stranger in (cid[1], Caller(), Caller(token_hash="f00")):
         with pytest.raises(MessageNotFoundError):
-            await rig.broker.mail.story(stranger, number)
+            await rig.broker.fates.story(stranger, number)
     with pytest.raises(MessageNotFoundError):
-        await rig.broker.mail.story(USER, 99)
+        await rig.broker.fates.story(USER, 99)
 
 
 async def test_a_message_of_somebody_unknown_is_seen_by_its_recipient(rig):
     bob = await rig.joins_as_process(42)
     number = (await rig.send(bob[0])).message.id
-    assert (await rig.broker.mail.story(bob[1], number)).message.id == number
+    assert (await rig.broker.fates.story(bob[1], number)).message.id == number
     with pytest.raises(MessageNotFoundError):
-        await rig.broker.mail.story(Caller(), number)
+        await rig.broker.fates.story(Caller(), number)
 
 
 async def test_the_status_of_mail_for_who_is_forgotten_is_told(rig):
@@ -169,15 +169,15 @@ async def test_dead_letters_are_shown_to_their_recipient_and_all_of_them_to_the_
     (letter,) = shown["dead_letters"]
     assert (letter["id"], letter["reason"]) == (first, EXPIRED)
     assert letter["failed_at"] == "2023-11-15T22:13:20.000Z"
-    everything = await rig.broker.mail.dead_letters(USER, "", limit=0)
+    everything = await rig.broker.fates.dead_letters(USER, "", limit=0)
     assert [message.id for message in everything] == [second]
-    everything = await rig.broker.mail.dead_letters(USER, "", limit=10**9)
+    everything = await rig.broker.fates.dead_letters(USER, "", limit=10**9)
     assert [message.id for message in everything] == [second, first]
-    assert await rig.broker.mail.dead_letters(USER, bob[0], limit=9)
+    assert await rig.broker.fates.dead_letters(USER, bob[0], limit=9)
     with pytest.raises(SecretRequiredError):
-        await rig.broker.mail.dead_letters(ann[1], "", limit=9)
+        await rig.broker.fates.dead_letters(ann[1], "", limit=9)
     with pytest.raises(NotYourPeerError):
-        await rig.broker.mail.dead_letters(ann[1], bob[0], limit=9)
+        await rig.broker.fates.dead_letters(ann[1], bob[0], limit=9)
 
 
 async def test_a_dead_letter_is_sent_again_as_it_was_and_once(rig):

@@ -176,6 +176,16 @@ async def test_a_newcomer_gets_the_last_value_once_and_as_such():
     assert rig.transport.delivered == [message]
 
 
+@pytest.mark.parametrize(("asked", "given"), [(0, 0), (1, 1), (2, 2), (None, 1)])
+async def test_a_last_value_has_the_quality_it_was_published_in(asked, given):
+    rig = await make_broker()
+    await publish(rig, text="kept", retain=True, qos=asked)
+    rig = await make_broker(rig.store)  # also of the next broker
+    (bob,) = await joined(rig, "bob", default_qos=0)
+    await rig.broker.topics.subscribe(Caller(), bob, "t")
+    assert [message.qos for message in await rig.store.unread(bob)] == [given]
+
+
 async def test_who_was_there_gets_a_copy_and_no_last_value_for_a_further_pattern():
     rig = await make_broker()
     (ann,) = await joined(rig, "ann")

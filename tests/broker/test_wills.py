@@ -136,6 +136,8 @@ async def test_a_will_that_is_to_be_kept_is_the_topics_last_value():
     later = await rig.join()
     given = await rig.broker.topics.subscribe(Caller(), later.peer.id, "status/+")
     assert given.given == 1
+    (message,) = await rig.store.unread(later.peer.id)
+    assert (message.text, message.qos) == ("offline", 0)
 
 
 async def test_what_was_published_since_is_not_overwritten_by_a_will_that_is_spent():
@@ -204,6 +206,55 @@ async def test_who_was_heard_of_meanwhile_is_not_missed():
     await rig.broker.peers.heartbeat(Caller(), ann.peer.id)
     await elapse(rig)
     assert await told(rig, listener) == []
+
+
+async def test_who_looks_at_its_mail_meanwhile_is_not_missed():
+    rig, listener, ann = await scene()
+    rig.broker.stream_ended(ann.peer.id, missed=True)
+    rig.clock.passed += 1
+    rig.store.calls.clear()
+    assert await rig.broker.mail.peek(Caller(token_hash=ann.peer.token_hash), ann.peer.id) == []
+    await elapse(rig)
+    assert await told(rig, listener) == []
+    assert "save_peer" in rig.store.calls  # its token binds it, once
+    rig.store.calls.clear()
+    await rig.broker.mail.peek(Caller(token_hash=ann.peer.token_hash), ann.peer.id)
+    await rig.settled()
+    assert "save_peer" not in rig.store.calls
+
+
+async def test_a_look_of_its_user_is_no_sign_of_a_peers_life():
+    rig, listener, ann = await scene()
+    rig.broker.stream_ended(ann.peer.id, missed=True)
+    rig.clock.passed += 1
+    await rig.broker.mail.peek(Caller(knows_secret=True), ann.peer.id)
+    await elapse(rig)
+    assert len(await told(rig, listener)) == 1
+
+
+@pytest.mark.parametrize("heard", [False, True])
+async def test_whose_process_lives_has_a_minute_to_come_back(monkeypatch, heard):
+    monkeypatch.setattr(wills, "RECONNECT", 10.0)
+    rig, listener, _ = await scene(lwt=None)
+    mesh, caller = await rig.joins_as_process(7, lwt=LWT)
+    later = []
+    loop = asyncio.get_running_loop()
+    monkeypatch.setattr(loop, "call_later", lambda *asked: later.append(asked))
+    rig.broker.stream_ended(mesh, missed=True)
+    looks = [asked for asked in later if asked[0] == wills.RECONNECT]
+    for seconds in (10, 50):
+        ((_, look, *given),) = looks
+        later.clear()
+        rig.clock.passed += seconds
+        assert await told(rig, listener) == []
+        if heard:
+            await rig.broker.mail.peek(caller, mesh)
+        look(*given)
+        looks = later[:]
+        if heard:
+            break
+    assert looks == []
+    assert len(await told(rig, listener)) == (0 if heard else 1)
 
 
 async def test_the_end_of_a_stream_that_means_nothing_is_no_loss():

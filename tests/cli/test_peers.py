@@ -124,6 +124,25 @@ def test_no_peer_can_forge_a_line(cli, machine):
     assert "\n  Name: q" not in ran.out
 
 
+def test_what_the_list_is_narrowed_by_is_shown(cli, machine):
+    machine.serve()
+    told = {"agent_type": "custom", "fleet_id": "f", "capabilities": ["gpu", "web"]}
+    device = "d" + "\n  Name: q"
+    body = {"agent_name": "a", "device_id": device, **told}
+    http.post(machine.port, "/register", body)
+    shown = cli("agents").out
+    (listed,) = cli("agents", "--json").value
+    for line in ("Type: custom", "Capabilities: gpu, web", "Fleet: f", "Device: d"):
+        assert f"\n  {line}" in shown
+    assert "\n  Name: q" not in shown
+    assert {name: listed[name] for name in told} == told
+    http.post(machine.port, "/unregister", {"id": listed["id"]})
+    http.post(machine.port, "/register", {"name": "plain"})
+    shown = cli("agents").out
+    assert "  Name: plain\n" in shown
+    assert not any(label in shown for label in ("Type:", "Capabilities:", "Fleet:", "Device:"))
+
+
 def test_agents_are_narrowed_to_what_is_wanted(cli, machine):
     machine.serve()
     told = {"agent_type": "custom", "fleet_id": "f", "capabilities": ["gpu", "web"]}

@@ -29,6 +29,8 @@ HERE = Place(cwd="/src/app", root="/src/app", repo="/src/app/.git")
         ("@api-*", "125"),
         ("@API-ONE", "1"),
         ("@?ther", "4"),
+        ("@[ao]*", ""),
+        ("@api-[ot]*", ""),
         ("@nobody", ""),
     ],
 )

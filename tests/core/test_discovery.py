@@ -31,8 +31,12 @@ def test_a_directory_shows_who_works_in_it_and_not_below():
     assert shown("directory", cwd="/r", root="/r") == ["tree"]
 
 
-def test_a_caller_without_a_directory_sees_nobody_in_it():
-    assert shown("directory") == []
+@pytest.mark.parametrize("nowhere", [None, ""])
+def test_a_caller_without_a_directory_sees_nobody_in_it(nowhere):
+    lost = [peer("lost", git_root="", repo=""), peer("stray", git_root="/s", repo="")]
+    for scope in ("directory", "repo"):
+        assert visible(lost, scope, cwd=nowhere, root=nowhere, repo=nowhere) == []
+    assert visible(lost, "repo", cwd="/r", root="/r", repo=nowhere) == []
 
 
 def test_a_repository_shows_who_works_anywhere_in_its_tree():

@@ -6,7 +6,14 @@ from hypothesis import strategies as st
 
 from claude_peers.core.errors import BadRequestError
 from claude_peers.core.limits import LEVELS, TOPIC
-from claude_peers.core.topics import Subscriptions, check_pattern, check_topic, matches
+from claude_peers.core.topics import (
+    Subscriptions,
+    check_pattern,
+    check_topic,
+    example,
+    matches,
+    passed_on,
+)
 
 LEVEL = st.sampled_from(["", "a", "b", "$x", "ü"])
 TOPICS = st.lists(LEVEL, min_size=1, max_size=5).map("/".join)
@@ -121,3 +128,18 @@ def test_whoever_has_a_pattern_is_found_once_and_nobody_else(steps, topic):
     assert set(known.peers()) == {peer for peer, _ in model}
     for peer in "xyz":
         assert sorted(known.of(peer)) == sorted(pattern for p, pattern in model if p == peer)
+
+
+@given(PATTERNS.filter(bool))
+def test_an_example_of_a_pattern_is_a_topic_that_it_matches(pattern):
+    check_topic(example(pattern))
+    assert matches(pattern, example(pattern))
+
+
+def test_what_is_passed_on_from_elsewhere_has_its_topic_unless_a_peer_of_ours_says_so():
+    assert passed_on(None, by_peer=True) is None
+    assert passed_on("in/x", by_peer=False) == "in/x"
+    with pytest.raises(BadRequestError, match="/broadcast"):
+        passed_on("in/x", by_peer=True)
+    with pytest.raises(BadRequestError, match="Wildcards"):
+        passed_on("in/+", by_peer=False)

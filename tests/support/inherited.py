@@ -178,7 +178,7 @@ ROWS = {
     ),
     "B4-19": (
         "the rate limit counts by a name that anybody may give",
-        "counts by who has connected",
+        "counts by registered peer, and all other names of one user together",
     ),
     "B4-20": (
         "a web page lists the sessions through their cards",

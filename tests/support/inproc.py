@@ -73,6 +73,7 @@ class Running:
         limited: bool = False,
         uid: int | None = None,
         deliveries: int = DELIVERIES,
+        fleet_secret: bytes = b"",
         **server: Any,
     ):
         self.store = MemoryStore(deliveries)
@@ -83,7 +84,11 @@ class Running:
             self.connections,
             clock=Clock(),
             here=Here(host="here", boot="b", identify=processes.identify, alive=processes.alive),
-            options=Options(limits=Limits() if limited else NO_LIMITS, require_token=require_token),
+            options=Options(
+                limits=Limits() if limited else NO_LIMITS,
+                require_token=require_token,
+                fleet_secret=fleet_secret,
+            ),
         )
         self.app = App(self.broker, secret=SECRET, status=lambda: {"sessions": 7})
         me = processes.user_id() if uid is None else uid

@@ -77,7 +77,7 @@ async def ack_messages(
     owners = (
         {request.id: request.message_ids}
         if request.id
-        else await broker.mail.owners(request.message_ids)
+        else await broker.fates.owners(caller, request.message_ids)
     )
     acked = 0
     for owner, ids in owners.items():
@@ -114,7 +114,7 @@ async def message_status(
     broker: "Broker", caller: Caller, request: MessageRequest
 ) -> "answers.Fate":
     """Tell what became of a message: each step, and what happens next."""
-    story = await broker.mail.story(caller, request.message_id)
+    story = await broker.fates.story(caller, request.message_id)
     recipient = broker.roster.get(story.message.to_id)
     sender = broker.roster.get(story.message.from_id)
     told = story_view(story) | {
@@ -131,11 +131,11 @@ async def dead_letters(
     broker: "Broker", caller: Caller, request: DeadLettersRequest
 ) -> "answers.DeadLetters":
     """List messages that nobody read in time, newest first."""
-    found = await broker.mail.dead_letters(caller, request.id, limit=request.limit)
+    found = await broker.fates.dead_letters(caller, request.id, limit=request.limit)
     if not found and request.id and caller.knows_secret:
         # Users know names; the id of a peer that is forgotten has to do where it has letters.
         owner = broker.managed(caller, request.id).id
-        found = await broker.mail.dead_letters(caller, owner, limit=request.limit)
+        found = await broker.fates.dead_letters(caller, owner, limit=request.limit)
     views = [dead_letter_view(each, iso(each.ended_at or 0.0)) for each in found]
     if agentmesh.speaks(broker, caller, request.id):
         views = [view | {"reason": dead(view["reason"])} for view in views]

@@ -6,11 +6,17 @@ from typing import Any
 from claude_peers.cli import output, roster
 from claude_peers.cli.reach import Broker
 from claude_peers.core.errors import NoBrokerError
-from claude_peers.core.limits import NAME
+from claude_peers.core.limits import NAME, SUMMARY
 from claude_peers.core.models import Presence
 from claude_peers.core.text import one_line
 
 PRESENT, DEPARTED = Presence.PRESENT.value, Presence.DEPARTED.value
+_NARROWED_BY = (
+    ("Type", "agent_type"),
+    ("Capabilities", "capabilities"),
+    ("Fleet", "fleet_id"),
+    ("Device", "device_id"),
+)
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -81,9 +87,13 @@ def _lines(peer: dict[str, Any]) -> list[str]:
     lines = [f"{peer['id']}  PID:{peer['pid']}  {one_line(str(peer['cwd']), 1024)}"]
     for label, name in (("Name", "name"), ("Summary", "summary")):
         if peer.get(name):
-            lines.append(f"  {label}: {one_line(str(peer[name]), 500)}")
+            lines.append(f"  {label}: {one_line(str(peer[name]), SUMMARY)}")
     if route := roster.route(peer):
         lines.append(f"  Route: {route}")
+    for label, name in _NARROWED_BY:
+        told = peer.get(name) or ""
+        if text := ", ".join(map(str, told)) if isinstance(told, list) else str(told):
+            lines.append(f"  {label}: {one_line(text, SUMMARY)}")
     if (presence := _presence(peer)) != PRESENT:
         lines.append(f"  Presence: {one_line(presence, NAME)}")
     return lines
