@@ -182,7 +182,7 @@ class Member:
 
     async def publish(self, body: dict[str, Any]) -> Any:
         """Send a broadcast; however often it travels, nobody gets it twice."""
-        return await self._once("/broadcast", body, body.get("topic") or body["scope"])
+        return await self._once("/broadcast", body, body.get("scope") or body.get("topic", ""))
 
     async def take(self, *, but: Collection[int] = ()) -> list[dict[str, Any]]:
         """Take a page of unread mail; a sub-agent only looks at it.

@@ -183,7 +183,7 @@ AGREED: dict[str, int | None] = {
         for case in cases
     },
 }
-SOMETIMES = {"poll-V-after-webhook-200", "poll-V-after-webhook-500"}
+SOMETIMES = {"poll-V-after-webhook-200", "poll-V-after-webhook-500", "poll-W-after-refused"}
 """Whether a post is under way when its recipient polls is nobody's promise."""
 GHOSTS = {"broadcast-build", "broadcast-from-outsider", "broadcast-text-number"}
 PLACES = {"mesh-list-all", "mesh-list-machine", "mesh-odd-list-all", "mesh-odd-list-type-hermes"}
