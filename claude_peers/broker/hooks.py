@@ -13,16 +13,13 @@ from claude_peers.broker.context import Context
 from claude_peers.broker.registration import hash_token
 from claude_peers.core import identity
 from claude_peers.core.errors import NotPossibleError
-from claude_peers.core.limits import NAME
+from claude_peers.core.limits import DEDUPE_KEY, NAME
 from claude_peers.core.models import Process
 from claude_peers.core.text import one_line
 from claude_peers.core.topics import check_pattern, matches
 from claude_peers.core.webhooks import HOOK_TOKENS, HookToken, HookTokenNotFoundError
 from claude_peers.wire import hook_signature
 from claude_peers.wire.topics import BroadcastRequest
-
-_KEY = 256
-"""Characters of a key by which a repeated post is known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +152,6 @@ class Hooks:
         """
         author = f"hook:{token.name}"
         request = BroadcastRequest(
-            text=text, from_id=author, topic=topic, dedupe_key=key[:_KEY] or None
+            text=text, from_id=author, topic=topic, dedupe_key=key[:DEDUPE_KEY] or None
         )
         return await self._broadcasts.send(HookCaller(author), request)
